@@ -1,0 +1,163 @@
+//! The content identity of what a `COPY` source or a mount can see.
+//!
+//! It decides whether a step runs again after something below it changed, so it takes in all that the step can tell apart
+//! and, short of that, as little as possible: not the layers that the files come from, not times, not what a link that is copied
+//! as a link points to.
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound::{Excluded, Included},
+};
+
+use oci::Hasher;
+
+use crate::{
+    ContentDigest, Entry, LayerPath, Node, ResolveError, Stack, encode,
+    glob::{Glob, contains_wildcard},
+};
+
+/// Chooses a part of a file system.
+pub struct Selector<'a> {
+    /// The path as it was written; a leading slash changes nothing and `..` stops at the root.
+    pub path: &'a [u8],
+    /// Whether `*`, `?` and `[…]` in the path are wildcards.
+    pub wildcard: bool,
+    /// Whether a symbolic link at the path's own end is followed. Links on the way to it always are.
+    pub follow_links: bool,
+    /// If given, takes only the paths below the chosen folder for which this is true, with the folders above them.
+    pub include: Option<&'a dyn Fn(&LayerPath) -> bool>,
+    /// Leaves out the paths below the chosen folder for which this is true.
+    pub exclude: Option<&'a dyn Fn(&LayerPath) -> bool>,
+}
+
+impl<'a> Selector<'a> {
+    /// Chooses all at and below one path, following a link at its end.
+    pub fn path(path: &'a [u8]) -> Selector<'a> {
+        Selector { path, wildcard: false, follow_links: true, include: None, exclude: None }
+    }
+}
+
+impl Stack {
+    /// Digest of all that `selector` can see: names below the selection, types, modes, owners, contents, links, devices, xattrs
+    /// and which names are one inode. Not times, layers, or where the selection lies.
+    ///
+    /// For a wildcard, the names that it matched count too. A path that does not exist, and a wildcard that matches nothing,
+    /// have values of their own.
+    ///
+    /// # Errors
+    /// [`ResolveError`] where the path's links go in a circle.
+    pub fn selection_digest(&self, selector: &Selector<'_>) -> Result<ContentDigest, ResolveError> {
+        let mut hasher = Hasher::new();
+        hasher.field(b"selection 1");
+        let matched = self.matches(selector.path, selector.wildcard)?;
+        let wild = selector.wildcard && contains_wildcard(selector.path);
+        for path in matched {
+            if wild {
+                hasher.field(b"match");
+                hasher.field(path.name());
+            }
+            let path = self.resolve(&path, selector.follow_links)?;
+            self.digest_at(&mut hasher, &path, selector);
+        }
+        Ok(ContentDigest::of_content(hasher.finish()))
+    }
+
+    /// The paths that a source names, in the order of a walk: itself where it has no wildcard, whether it exists or not; else
+    /// what it matches below its last folder without wildcards, in which links are followed. A pattern that Go calls bad
+    /// matches nothing.
+    ///
+    /// # Errors
+    /// [`ResolveError`] where the folder's links go in a circle, or `path` is none.
+    pub fn matches(&self, path: &[u8], wildcard: bool) -> Result<Vec<LayerPath>, ResolveError> {
+        let clean = clamp(path)?;
+        if !wildcard || !contains_wildcard(clean.as_bytes()) {
+            return Ok(vec![clean]);
+        }
+        let plain = clean.parts().take_while(|part| !contains_wildcard(part)).count();
+        let join = |path: LayerPath, part: &[u8]| path.join(part);
+        let folder = clean.parts().take(plain).fold(LayerPath::root(), join);
+        let rest = clean.parts().skip(plain).fold(LayerPath::root(), join);
+        let folder = self.resolve(&folder, true)?;
+        let mut found = Vec::new();
+        if let Ok(glob) = Glob::parse(rest.as_bytes()) {
+            // No part of a pattern but a class can match a slash, and a class matches at most one.
+            let depth = rest.parts().count() + rest.as_bytes().iter().filter(|b| **b == b'[').count();
+            self.match_below(&folder, &folder, &glob, depth, &mut found);
+        }
+        Ok(found)
+    }
+
+    fn match_below(
+        &self,
+        at: &LayerPath,
+        base: &LayerPath,
+        glob: &Glob,
+        depth: usize,
+        found: &mut Vec<LayerPath>,
+    ) {
+        for entry in self.children(at) {
+            let below = entry.path.below(base).unwrap_or_default();
+            if glob.matches(below.as_bytes()) {
+                found.push(entry.path);
+            } else if depth > 1 && entry.node.is_directory() {
+                self.match_below(&entry.path, base, glob, depth - 1, found);
+            }
+        }
+    }
+
+    fn digest_at(&self, hasher: &mut Hasher, path: &LayerPath, selector: &Selector<'_>) {
+        let Some((_, node)) = self.lookup(path) else { return hasher.field(b"missing") };
+        if !node.is_directory() {
+            return digest_node(hasher, &LayerPath::root(), node, None);
+        }
+        let entries: Vec<Entry<'_>> = self.walk(path);
+        let mut taken: BTreeMap<LayerPath, &Entry<'_>> = BTreeMap::new();
+        // From the end, so that a folder follows what it holds: an excluded one stays if something below it does.
+        for entry in entries.iter().rev() {
+            let below = entry.path.below(path).unwrap_or_default();
+            let include = below.is_root()
+                || selector.include.is_none_or(|include| include(&below))
+                    && !selector.exclude.is_some_and(|exclude| exclude(&below));
+            let holds = entry.node.is_directory() && holds_any(&taken, &below);
+            if include || holds {
+                taken.insert(below, entry);
+            }
+        }
+        if !taken.contains_key(&LayerPath::root()) {
+            digest_node(hasher, &LayerPath::root(), node, None);
+        }
+        let mut inodes: BTreeMap<(usize, &LayerPath), &LayerPath> = BTreeMap::new();
+        for (below, entry) in &taken {
+            let mut first = None;
+            if !entry.node.is_directory() {
+                let head = *inodes.entry(entry.inode()).or_insert(below);
+                first = (head != below).then_some(head);
+            }
+            digest_node(hasher, below, entry.node, first);
+        }
+    }
+}
+
+fn clamp(path: &[u8]) -> Result<LayerPath, ResolveError> {
+    LayerPath::clamp(path).map_err(|source| ResolveError::BadTarget { path: LayerPath::root(), source })
+}
+
+fn holds_any(taken: &BTreeMap<LayerPath, &Entry<'_>>, folder: &LayerPath) -> bool {
+    let (first, end) = crate::layer::subtree_bounds(folder);
+    let bounds = (Included(first.as_slice()), Excluded(end.as_slice()));
+    taken.range::<[u8], _>(bounds).next().is_some()
+}
+
+fn digest_node(hasher: &mut Hasher, path: &LayerPath, node: &Node, first: Option<&LayerPath>) {
+    let mut bytes = Vec::new();
+    encode::bytes(&mut bytes, path.as_bytes());
+    let opaque = crate::Kind::Directory { opaque: true };
+    if node.kind == opaque {
+        // The flag speaks of lower layers; what it hid is gone from the walk already.
+        let plain = Node { kind: crate::Kind::Directory { opaque: false }, ..node.clone() };
+        encode::node(&mut bytes, &plain, None, first);
+    } else {
+        encode::node(&mut bytes, node, None, first);
+    }
+    hasher.field(&bytes);
+}

@@ -1,0 +1,5 @@
+//! Layers: their bytes, and what they make on top of each other.
+
+mod manifest;
+mod sample;
+mod stack;
