@@ -1,0 +1,61 @@
+//! "Did you mean …?"
+
+/// Longer names than this are not typing errors.
+const LONGEST: usize = 32;
+
+/// The candidate that a name is closest to, the first of equals, and at most one edit away from, for long names two.
+/// Case does not count. `None` also where the name *is* a candidate, but for case.
+pub(crate) fn nearest<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
+    if name.is_empty() || name.len() > LONGEST {
+        return None;
+    }
+    let name = name.to_ascii_lowercase();
+    let most = if name.len() < 6 { 1 } else { 2 };
+    let near = candidates.iter().filter(|candidate| candidate.len().abs_diff(name.len()) <= most);
+    let distances = near.map(|candidate| (distance(&name, &candidate.to_ascii_lowercase()), *candidate));
+    let (edits, found) = distances.min_by_key(|(edits, _)| *edits)?;
+    // An edit of every letter says nothing.
+    (edits > 0 && edits <= most && edits < name.len()).then_some(found)
+}
+
+/// The least number of letters to put in, take out, exchange or swap with a neighbour (optimal string alignment).
+fn distance(left: &str, right: &str) -> usize {
+    let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
+    let mut rows = vec![vec![0; right.len() + 1]; left.len() + 1];
+    rows[0] = (0..=right.len()).collect();
+    for i in 1..=left.len() {
+        rows[i][0] = i;
+        for j in 1..=right.len() {
+            let exchange = rows[i - 1][j - 1] + usize::from(left[i - 1] != right[j - 1]);
+            let mut best = exchange.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+            if i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            rows[i][j] = best;
+        }
+    }
+    rows[left.len()][right.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instruction::KEYWORDS;
+
+    #[test]
+    fn typing_errors() {
+        let cases = [
+            ("RUNN", Some("RUN")),
+            ("form", Some("FROM")),
+            ("ENTRYPONT", Some("ENTRYPOINT")),
+            ("CPOY", Some("COPY")),
+            ("RUN", None),
+            ("hello", None),
+            ("if", None),
+            ("", None),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(nearest(name, &KEYWORDS), expected, "{name}");
+        }
+    }
+}

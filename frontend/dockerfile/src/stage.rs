@@ -1,0 +1,245 @@
+//! One stage: from what it stands on to its last instruction.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dockerfile_parser::{Span, instruction::Instruction};
+use graph::{About, Git, Http, OciLayout, Op, Source};
+use oci::{PinnedImage, Platform};
+
+use crate::{
+    ErrorKind, Fact, Facts, LowerError, Request,
+    draft::{Drafts, Tree},
+    git::GitAddress,
+    plan::{Origin, Plan, PlannedStage, Step},
+    state::{Progress, State, range},
+    variables::Variables,
+    words::{Words, shown},
+};
+
+/// What lowering a file for one platform works with.
+pub(crate) struct Lowerer<'a> {
+    pub(crate) request: &'a Request,
+    pub(crate) facts: &'a Facts,
+    pub(crate) plan: &'a Plan<'a>,
+    /// The platform that is built for.
+    pub(crate) platform: &'a Platform,
+    /// Whether progress names the platform.
+    pub(crate) show_platform: bool,
+    pub(crate) globals: &'a Variables,
+    pub(crate) proxies: &'a BTreeMap<String, String>,
+    pub(crate) drafts: &'a mut Drafts,
+    pub(crate) words: &'a mut Words,
+    pub(crate) pinned: &'a mut BTreeSet<PinnedImage>,
+    /// The stages done so far, by their number.
+    pub(crate) done: BTreeMap<usize, State>,
+}
+
+/// A stage in the making.
+pub(crate) struct Building {
+    pub(crate) state: State,
+    pub(crate) progress: Progress,
+    /// Whether a `CMD` stood in this stage, which an `ENTRYPOINT` then leaves alone.
+    pub(crate) has_cmd: bool,
+}
+
+impl Lowerer<'_> {
+    /// Lowers all stages that the target needs, and gives the target.
+    ///
+    /// # Errors
+    /// The first instruction that cannot be lowered.
+    pub(crate) fn run(mut self) -> Result<State, LowerError> {
+        let plan = self.plan;
+        for (index, stage) in plan.stages.iter().enumerate().filter(|(_, stage)| stage.needed) {
+            let state = self.stage(index, stage)?;
+            self.done.insert(index, state);
+        }
+        Ok(self.done.remove(&plan.target).expect("the target is needed, so it was lowered"))
+    }
+
+    fn stage(&mut self, index: usize, planned: &PlannedStage<'_>) -> Result<State, LowerError> {
+        let mut progress = self.progress(index, planned);
+        let state = self.base(planned, &mut progress)?;
+        if planned.replaced {
+            return Ok(state);
+        }
+        let mut building = Building { state, progress, has_cmd: false };
+        building.state.config.config.on_build.clear();
+        building.state.begin();
+        for step in &planned.steps {
+            self.step(&mut building, step)?;
+        }
+        Ok(building.state)
+    }
+
+    fn progress(&self, index: usize, planned: &PlannedStage<'_>) -> Progress {
+        let makes_layer = |step: &&Step<'_>| {
+            matches!(
+                *step.instruction,
+                Instruction::Add(_) | Instruction::Copy(_) | Instruction::Run(_) | Instruction::Workdir(_)
+            ) || step.trigger
+        };
+        let base = usize::from(!matches!(planned.base, Origin::Empty | Origin::Stage(_)));
+        let alone = self.plan.stages.len() == 1 && self.plan.images_used == 0;
+        let stage = match planned.stage.name() {
+            _ if alone => String::new(),
+            Some(name) => name.to_owned(),
+            None => format!("stage-{index}"),
+        };
+        Progress {
+            platform: self.show_platform.then(|| match &planned.base {
+                Origin::Stage(below) => self.done[below].platform.clone(),
+                _ => planned.platform.as_ref().unwrap_or(self.platform).clone(),
+            }),
+            stage,
+            total: base + planned.steps.iter().filter(makes_layer).count(),
+            named: 0,
+            ignore_cache: self.request.ignores_cache_of(planned.stage.name()),
+        }
+    }
+
+    fn base(&mut self, planned: &PlannedStage<'_>, progress: &mut Progress) -> Result<State, LowerError> {
+        let wanted = planned.platform.as_ref().unwrap_or(self.platform);
+        let span = planned.stage.from.span;
+        match &planned.base {
+            Origin::Stage(below) => {
+                Ok(self.done.get(below).expect("a needed stage's base is needed and stands above it").clone())
+            }
+            Origin::Empty => Ok(State::empty(self.platform)),
+            Origin::Image { fact, context } => {
+                let about = |name: String| {
+                    progress.named += 1;
+                    let mut about = progress.current(false, &name, "");
+                    about.ignore_cache = false;
+                    if let Some(context) = context {
+                        about.name = format!("[context {context}] {name}");
+                    }
+                    About { source: Some(range(span)), ..about }
+                };
+                self.image(fact, wanted, span, about)
+            }
+            origin => {
+                let tree = self.tree(origin)?;
+                Ok(State { tree, ..State::empty(wanted) })
+            }
+        }
+    }
+
+    /// A stage that is an image, its vertex included.
+    fn image(
+        &mut self,
+        fact: &Fact,
+        wanted: &Platform,
+        span: Span,
+        about: impl FnOnce(String) -> About,
+    ) -> Result<State, LowerError> {
+        let known = self.facts.get(fact).expect("a plan that needs nothing has all its facts");
+        let actual = known.config.platform();
+        let same = actual.os == wanted.os && actual.architecture == wanted.architecture;
+        if !same && !actual.architecture.is_empty() {
+            let message = format!(
+                "Base image {} was pulled with platform \"{actual}\", expected \"{wanted}\" for current build",
+                image_name(fact)
+            );
+            self.words.warnings.add("InvalidBaseImagePlatform", message, span);
+        }
+        let tree = self.image_tree(fact, about);
+        Ok(State::of_image(&known.config, tree, known.layers, wanted))
+    }
+
+    /// The vertex of an image; `None` for one without layers.
+    fn image_tree(&mut self, fact: &Fact, about: impl FnOnce(String) -> About) -> Option<Tree> {
+        let known = self.facts.get(fact).expect("a plan that needs nothing has all its facts");
+        let (source, name) = match fact {
+            Fact::Image { reference, platform } => {
+                let image = reference.pin(known.manifest);
+                self.pinned.insert(image.clone());
+                let name = format!(
+                    "FROM {}@{}",
+                    image.asked().split('@').next().unwrap_or_default(),
+                    known.manifest
+                );
+                (Source::Image { image, platform: platform.clone() }, name)
+            }
+            Fact::OciLayout { store, version, platform } => {
+                let layout =
+                    OciLayout { store: store.clone(), manifest: known.manifest, platform: platform.clone() };
+                (Source::OciLayout(layout), format!("FROM {store}{version}"))
+            }
+        };
+        (known.layers > 0).then(|| self.drafts.add(Op::Source(source), Vec::new(), about(name)))
+    }
+
+    /// The tree of what a `--from` names; `None` is an empty one.
+    pub(crate) fn tree(&mut self, origin: &Origin) -> Result<Option<Tree>, LowerError> {
+        let about = |name: String| About { name, ..About::default() };
+        Ok(match origin {
+            Origin::Empty => None,
+            Origin::Stage(stage) => {
+                self.done.get(stage).expect("a needed stage's sources are needed and stand above it").tree
+            }
+            Origin::Image { fact, context } => self.image_tree(fact, |name| match context {
+                Some(context) => about(format!("[context {context}] {name}")),
+                None => about(name),
+            }),
+            Origin::Context { name, ignore } => {
+                Some(self.drafts.context(name, ignore, &format!("[context {name}] load from client")))
+            }
+            Origin::Git { name, address } => {
+                let source = git_source(address, None, address.keep_git_dir.unwrap_or(false))?;
+                let about = about(format!("[context {name}] {}", address.remote));
+                Some(self.drafts.add(Op::Source(source), Vec::new(), about))
+            }
+            Origin::Http { name, url } => {
+                let http = Http { url: url.clone(), checksum: None, file_name: "context".to_owned() };
+                let about = about(format!("[context {name}] {url}"));
+                Some(self.drafts.add(Op::Source(Source::Http(http)), Vec::new(), about))
+            }
+        })
+    }
+
+    /// The main context.
+    pub(crate) fn context(&mut self) -> Tree {
+        self.drafts.context("context", &self.request.ignore, "[internal] load build context")
+    }
+
+    /// A step's text as progress shows it.
+    pub(crate) fn shown(&self, state: &State, step: &Step<'_>) -> String {
+        shown(&step.text, self.words.escape, &|name| state.variables.get(name).map(str::to_owned))
+    }
+
+    fn step(&mut self, building: &mut Building, step: &Step<'_>) -> Result<(), LowerError> {
+        match &*step.instruction {
+            Instruction::Add(add) => self.add(building, step, add),
+            Instruction::Copy(copy) => self.copy(building, step, copy),
+            Instruction::Run(run) => self.run_command(building, step, run),
+            Instruction::Workdir(workdir) => self.workdir(building, step, workdir),
+            other => self.configure(building, other),
+        }
+    }
+}
+
+/// The source of a git address; `checksum` is the flag's.
+pub(crate) fn git_source(
+    address: &GitAddress,
+    checksum: Option<String>,
+    keep_git_dir: bool,
+) -> Result<Source, LowerError> {
+    if address.submodules == Some(false) {
+        let what = "`submodules=false` of a git address".to_owned();
+        return Err(LowerError::new(ErrorKind::NotYet { what }, None));
+    }
+    Ok(Source::Git(Git {
+        remote: address.remote.clone(),
+        reference: address.reference.clone(),
+        commit: checksum.or_else(|| address.checksum.clone()),
+        subfolder: address.subfolder.clone(),
+        keep_git_dir,
+    }))
+}
+
+fn image_name(fact: &Fact) -> String {
+    match fact {
+        Fact::Image { reference, .. } => reference.familiar(),
+        Fact::OciLayout { store, version, .. } => format!("{store}{version}"),
+    }
+}
