@@ -1,0 +1,159 @@
+//! Blobs: bytes by their SHA-256, as registries know them. Layers' archives, manifests, configs.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use oci::{Digest, Hasher};
+
+use crate::{
+    Error, Lease, Result, Store, contents::drop_rest, database::Durability, layout::Kind, lease::Pin,
+};
+
+/// A blob in the state folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobFile {
+    /// Where its bytes are. They are never written to.
+    pub path: PathBuf,
+    /// SHA-256 of its bytes.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size_bytes: u64,
+}
+
+/// Writes a new blob; [`BlobWriter::commit`] adds it to the state folder. Dropped without that, nothing remains.
+#[derive(Debug)]
+pub struct BlobWriter {
+    store: Store,
+    lease: Lease,
+    path: PathBuf,
+    file: File,
+    hasher: Hashing,
+    size_bytes: u64,
+}
+
+/// `oci::Hasher` says nothing about itself.
+struct Hashing(Hasher);
+
+impl std::fmt::Debug for Hashing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hasher")
+    }
+}
+
+impl Store {
+    /// A blob that is here, named in the lease; `None` when it is not.
+    ///
+    /// # Errors
+    /// The database cannot be read or the lease not be written.
+    pub fn blob(&self, lease: &Lease, digest: &Digest) -> Result<Option<BlobFile>> {
+        let _guard = self.no_collector()?;
+        let size = self.ask("look up a blob", |contents| contents.size(Kind::Blob, digest))?;
+        let Some(size_bytes) = size else { return Ok(None) };
+        lease.pin(Pin::Blob(*digest))?;
+        Ok(Some(BlobFile { path: self.layout().blob(digest), digest: *digest, size_bytes }))
+    }
+
+    /// The bytes of a small blob, such as a manifest or a config, checked against its digest.
+    ///
+    /// # Errors
+    /// [`Error::MissingBlob`]; [`Error::DigestMismatch`] when the disk gives other bytes; it cannot be read.
+    pub fn blob_bytes(&self, lease: &Lease, digest: &Digest) -> Result<Vec<u8>> {
+        let blob = self.blob(lease, digest)?.ok_or(Error::MissingBlob(*digest))?;
+        read_checked(&blob.path, digest)
+    }
+
+    /// Begins a new blob.
+    ///
+    /// # Errors
+    /// The lease's folder cannot be written.
+    pub fn blob_writer(&self, lease: &Lease) -> Result<BlobWriter> {
+        let (path, file) = lease.new_file()?;
+        let hasher = Hashing(Hasher::new());
+        Ok(BlobWriter { store: self.clone(), lease: lease.clone(), path, file, hasher, size_bytes: 0 })
+    }
+
+    /// Adds a blob whose bytes are in memory.
+    ///
+    /// # Errors
+    /// As those of [`BlobWriter::commit`].
+    pub fn add_blob(&self, lease: &Lease, bytes: &[u8]) -> Result<BlobFile> {
+        let digest = Digest::of(bytes);
+        if let Some(blob) = self.blob(lease, &digest)? {
+            return Ok(blob);
+        }
+        let (path, mut file) = lease.new_file()?;
+        file.write_all(bytes).map_err(|e| Error::io("write", &path, e))?;
+        self.adopt_blob(lease, &path, &digest, bytes.len() as u64)
+    }
+
+    /// Adds a file of the lease's folder, whose digest the caller has made, as a blob.
+    pub(crate) fn adopt_blob(
+        &self,
+        lease: &Lease,
+        path: &Path,
+        digest: &Digest,
+        size_bytes: u64,
+    ) -> Result<BlobFile> {
+        let _guard = self.no_collector()?;
+        self.change("add a blob", Durability::Lazy, |contents| {
+            contents.add(lease, Kind::Blob, digest, size_bytes, path)
+        })?;
+        lease.pin(Pin::Blob(*digest))?;
+        drop_rest(path)?;
+        Ok(BlobFile { path: self.layout().blob(digest), digest: *digest, size_bytes })
+    }
+}
+
+impl BlobWriter {
+    /// How much was written so far, in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Adds what was written to the state folder, named in the lease. A blob that is there already stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::DigestMismatch`] when it is not what was `expected`; the state folder cannot be written.
+    pub fn commit(mut self, expected: Option<&Digest>) -> Result<BlobFile> {
+        let hasher = std::mem::replace(&mut self.hasher, Hashing(Hasher::new()));
+        let (actual, size_bytes) = (hasher.0.finish(), self.size_bytes);
+        if let Some(expected) = expected.filter(|expected| **expected != actual) {
+            return Err(Error::DigestMismatch { expected: *expected, actual, size_bytes });
+        }
+        self.store.adopt_blob(&self.lease, &self.path, &actual, size_bytes)
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hasher.0.update(&bytes[..written]);
+        self.size_bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for BlobWriter {
+    fn drop(&mut self) {
+        // After a commit it is gone; else the lease's end would remove it.
+        let _gone = fs::remove_file(&self.path);
+    }
+}
+
+/// Reads a file that should have this digest.
+pub(crate) fn read_checked(path: &Path, expected: &Digest) -> Result<Vec<u8>> {
+    let bytes = fs::read(path).map_err(|e| Error::io("read", path, e))?;
+    let actual = Digest::of(&bytes);
+    if actual == *expected {
+        Ok(bytes)
+    } else {
+        Err(Error::DigestMismatch { expected: *expected, actual, size_bytes: bytes.len() as u64 })
+    }
+}

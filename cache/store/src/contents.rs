@@ -1,0 +1,112 @@
+//! Contents: what lies in the state folder under its digest, and whether it may be believed.
+//!
+//! A content is believed when it was flushed (*kept*) or was made in this boot, and is on disk. Adding one is a rename
+//! inside a write transaction: killed before the commit, a file without a row remains, which the next to add it replaces
+//! and the collector removes; nobody ever believes a file without a row.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use oci::Digest;
+use rusqlite::{Connection, OptionalExtension, params};
+use rustix::{
+    fs::{CWD, RenameFlags},
+    io::Errno,
+};
+use tree::LayerId;
+
+use crate::{
+    BootId, Error, Result,
+    database::{Fault, column, digest, signed, unsigned},
+    layout::{Kind, Layout},
+    lease::Lease,
+};
+
+/// What queries about contents need to know.
+pub(crate) struct Contents<'a> {
+    pub(crate) connection: &'a Connection,
+    pub(crate) layout: &'a Layout,
+    pub(crate) boot: &'a BootId,
+}
+
+impl Contents<'_> {
+    /// The size of a content that may be believed and is on disk.
+    pub(crate) fn size(&self, kind: Kind, named: &Digest) -> std::result::Result<Option<u64>, Fault> {
+        let mut query = self.connection.prepare_cached(
+            "SELECT size_bytes FROM contents WHERE kind = ?1 AND digest = ?2 AND (kept = 1 OR boot = ?3)",
+        )?;
+        let values = params![kind.as_str(), column(named), self.boot.as_str()];
+        let size = query.query_row(values, |row| unsigned(row, 0)).optional()?;
+        Ok(size.filter(|size| on_disk(&self.layout.content(kind, named), kind, *size)))
+    }
+
+    /// Whether a layer is here: its tree manifest, and its folder or one of its blobs.
+    pub(crate) fn has_layer(&self, layer: &LayerId) -> std::result::Result<bool, Fault> {
+        if self.size(Kind::Tree, &layer.digest())?.is_none() {
+            return Ok(false);
+        }
+        if self.size(Kind::Folder, &layer.digest())?.is_some() {
+            return Ok(true);
+        }
+        let mut query = self.connection.prepare_cached("SELECT blob FROM layer_blobs WHERE layer = ?1")?;
+        let blobs = query.query_map([column(&layer.digest())], |row| digest(row, 0))?;
+        for blob in blobs {
+            if self.size(Kind::Blob, &blob?)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Gives what lies at `from`, in the lease's folder, its name, and writes its row; or leaves it where it is, when the
+    /// content is here already. Inside a write transaction.
+    pub(crate) fn add(
+        &self,
+        lease: &Lease,
+        kind: Kind,
+        named: &Digest,
+        size_bytes: u64,
+        from: &Path,
+    ) -> std::result::Result<(), Fault> {
+        if self.size(kind, named)?.is_some() {
+            return Ok(());
+        }
+        let to = self.layout.content(kind, named);
+        give_name(lease, kind, from, &to).map_err(|e| Error::io("create", &to, e))?;
+        let mut insert = self.connection.prepare_cached(
+            "INSERT OR REPLACE INTO contents (kind, digest, size_bytes, boot, kept) VALUES (?1, ?2, ?3, ?4, 0)",
+        )?;
+        insert.execute(params![kind.as_str(), column(named), signed(size_bytes), self.boot.as_str()])?;
+        Ok(())
+    }
+}
+
+/// A folder can replace nothing but an empty one, so one that nobody believes is first moved to the lease's folder.
+fn give_name(lease: &Lease, kind: Kind, from: &Path, to: &PathBuf) -> io::Result<()> {
+    if kind != Kind::Folder {
+        return fs::rename(from, to);
+    }
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(Errno::EXIST) => {
+            fs::rename(to, lease.new_path())?;
+            fs::rename(from, to)
+        }
+        renamed => Ok(renamed?),
+    }
+}
+
+/// A look at the disk, because people delete files. Whether a file's bytes are right is seen when they are read.
+fn on_disk(path: &Path, kind: Kind, size_bytes: u64) -> bool {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return false };
+    match kind {
+        Kind::Folder => metadata.is_dir(),
+        Kind::Blob | Kind::Tree => metadata.is_file() && metadata.len() == size_bytes,
+    }
+}
+
+/// Removes what was not taken over: a duplicate of what is here already.
+pub(crate) fn drop_rest(path: &Path) -> Result<()> {
+    crate::remove::tree(path).map_err(|e| Error::io("remove", path, e))
+}

@@ -1,0 +1,224 @@
+//! The SQLite database of a state folder: opened when first asked, shared by processes.
+//!
+//! It is in WAL mode, which readers never wait in. A write begins as a write (`BEGIN IMMEDIATE`), so that two builds queue
+//! instead of failing. `synchronous = NORMAL`: a commit survives `kill -9` at once and a power cut at some later
+//! time, in order; what must survive at once is [`Durability::Flushed`].
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use oci::Digest;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, config::DbConfig};
+
+use crate::{Error, Result, layout::Layout, unique};
+
+const SCHEMA: &str = include_str!("schema.sql");
+/// `PRAGMA user_version`: the schema's, which `format.json`'s format covers.
+const SCHEMA_VERSION: i64 = 1;
+/// How long a writer waits for another. Writes take well below a millisecond each; the collector's may take seconds.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A log that killed builds left longer than this is emptied by who opens the database: reading it takes milliseconds.
+const LOG_MAX_BYTES: u64 = 512 * 1024;
+
+/// When a write has reached the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Some time after the call, after all earlier writes.
+    Lazy,
+    /// When the call returns, with all earlier writes.
+    Flushed,
+}
+
+/// Why a query's function failed.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    Sql(rusqlite::Error),
+    Row { what: &'static str, why: String },
+    Other(Error),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Fault {
+        Fault::Sql(error)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Fault {
+        Fault::Other(error)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Database {
+    path: PathBuf,
+    root: PathBuf,
+    connection: Mutex<Option<Connection>>,
+}
+
+impl Database {
+    /// Opens nothing yet.
+    pub(crate) fn new(layout: &Layout) -> Database {
+        let (path, root) = (layout.database(), layout.root().to_owned());
+        Database { path, root, connection: Mutex::default() }
+    }
+
+    /// Asks. `operation` names it in an error: a verb with its object.
+    pub(crate) fn read<T>(
+        &self,
+        operation: &'static str,
+        ask: impl FnOnce(&Connection) -> std::result::Result<T, Fault>,
+    ) -> Result<T> {
+        let mut guard = self.connection();
+        let connection = self.opened(&mut guard)?;
+        ask(connection).map_err(|fault| self.error(operation, fault))
+    }
+
+    /// Changes, alone among all processes; when `change` fails nothing is changed.
+    pub(crate) fn write<T>(
+        &self,
+        operation: &'static str,
+        durability: Durability,
+        change: impl FnOnce(&Transaction<'_>) -> std::result::Result<T, Fault>,
+    ) -> Result<T> {
+        let mut guard = self.connection();
+        let connection = self.opened(&mut guard)?;
+        let run = || {
+            if durability == Durability::Flushed {
+                connection.pragma_update(None, "synchronous", "FULL")?;
+            }
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let changed = change(&transaction)?;
+            transaction.commit()?;
+            Ok(changed)
+        };
+        let changed = run();
+        if durability == Durability::Flushed {
+            let relaxed = connection.pragma_update(None, "synchronous", "NORMAL");
+            relaxed.map_err(|e| Error::database(operation, &self.path, e))?;
+        }
+        changed.map_err(|fault| self.error(operation, fault))
+    }
+
+    /// Moves the log into the database and empties it, unless another process is using it: whoever opens the database next
+    /// reads the whole log first.
+    pub(crate) fn empty_log(&self) -> Result<()> {
+        let mut guard = self.connection();
+        let connection = self.opened(&mut guard)?;
+        empty_log(connection).map_err(|e| Error::database("empty the log", &self.path, e))
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Option<Connection>> {
+        // A thread that panicked in a transaction has rolled it back.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn opened<'a>(&self, guard: &'a mut Option<Connection>) -> Result<&'a mut Connection> {
+        match guard {
+            Some(connection) => Ok(connection),
+            empty => Ok(empty.insert(self.open()?)),
+        }
+    }
+
+    fn error(&self, operation: &'static str, fault: Fault) -> Error {
+        match fault {
+            Fault::Sql(source) => Error::database(operation, &self.path, source),
+            Fault::Row { what, why } => Error::BadRow { path: self.path.clone(), what, why },
+            Fault::Other(error) => error,
+        }
+    }
+
+    fn open(&self) -> Result<Connection> {
+        if !self.path.try_exists().map_err(|e| Error::io("open", &self.path, e))? {
+            self.create()?;
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let log = with_suffix(&self.path, "-wal");
+        let open = || {
+            let connection = Connection::open_with_flags(&self.path, flags)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            connection.pragma_update(None, "synchronous", "NORMAL")?;
+            // `keep` does it, where a flush is expected; a build that only looked has nothing to flush.
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            connection.set_prepared_statement_cache_capacity(64);
+            let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            if fs::metadata(&log).is_ok_and(|log| log.len() > LOG_MAX_BYTES) {
+                empty_log(&connection)?;
+            }
+            Ok((connection, version))
+        };
+        let (connection, version) =
+            open().map_err(|e| Error::database("open the database", &self.path, e))?;
+        if version != SCHEMA_VERSION {
+            let why = format!("its version is {version}, not {SCHEMA_VERSION}");
+            return Err(Error::BadRow { path: self.path.clone(), what: "schema", why });
+        }
+        Ok(connection)
+    }
+
+    /// Makes the database aside and gives it its name, so that nobody sees one without tables, and two processes agree on one.
+    fn create(&self) -> Result<()> {
+        let aside = self.root.join(format!("kiln.db.{}", unique::token()));
+        let made = || {
+            let connection = Connection::open(&aside)?;
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            connection
+                .execute_batch(&format!("BEGIN;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;"))?;
+            connection.close().map_err(|(_, e)| e)
+        };
+        let linked = made().map_err(|e| Error::database("create the database", &aside, e)).and_then(|()| {
+            match fs::hard_link(&aside, &self.path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                linked => linked.map_err(|e| Error::io("create", &self.path, e)),
+            }
+        });
+        for suffix in ["", "-wal", "-shm"] {
+            let path = with_suffix(&aside, suffix);
+            crate::remove::file(&path).map_err(|e| Error::io("remove", &path, e))?;
+        }
+        linked
+    }
+}
+
+fn empty_log(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::ZERO)?;
+    // Answers "busy" in a row, not as an error, when another process is in the way.
+    let emptied = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    match emptied {
+        Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => Ok(()),
+        emptied => emptied,
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+/// A digest as a column's value.
+pub(crate) fn column(digest: &Digest) -> &[u8] {
+    digest.raw()
+}
+
+/// A digest from a column's value.
+pub(crate) fn digest(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<Digest> {
+    row.get(index).map(Digest::from_raw)
+}
+
+/// A count of bytes as a column's value; no file is longer than that.
+pub(crate) fn signed(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+/// A count of bytes, or a time, from a column's value.
+pub(crate) fn unsigned(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(index).map(|size| u64::try_from(size).unwrap_or(0))
+}

@@ -1,0 +1,197 @@
+//! Layers: a tree manifest, and a folder, blobs, or both.
+//!
+//! A layer's name is the digest of its tree manifest. Its forms come and go; the manifest stays as long as the layer.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError},
+};
+
+use oci::{Digest, Epoch};
+use rusqlite::{OptionalExtension, params};
+use tree::{ContentDigest, Layer, LayerId};
+
+use crate::{
+    Error, Lease, Result, Store,
+    contents::{Contents, drop_rest},
+    database::{Durability, Fault, column, digest, signed, unsigned},
+    layout::Kind,
+    lease::Pin,
+};
+
+/// Tree manifests kept in memory together hold at most this many entries; then all are forgotten.
+const ENTRIES_MAX: usize = 1_000_000;
+
+/// Which operation made a layer, so that the same operation with the same content is given the same layer again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Digest of the operation and the output's index, without its inputs.
+    pub op: Digest,
+    /// When it was made.
+    pub created: Epoch,
+}
+
+/// An earlier result that is adopted in place of an equal one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interned {
+    /// The earlier layer.
+    pub layer: LayerId,
+    /// When it was made.
+    pub created: Epoch,
+}
+
+impl Store {
+    /// Adds a layer, named in the lease.
+    ///
+    /// `folder` is the layer in the form of an overlayfs upper, made in [`Lease::new_folder`]; it is moved away, or
+    /// removed when the layer has a folder already. Without it the layer has only its manifest, and is *here* as soon as a
+    /// blob of it is added. Of one `origin` and content the first layer counts.
+    ///
+    /// # Errors
+    /// The state folder cannot be written.
+    pub fn commit_layer(
+        &self,
+        lease: &Lease,
+        layer: &Layer,
+        folder: Option<&Path>,
+        origin: Option<Origin>,
+    ) -> Result<LayerId> {
+        let manifest = layer.encode();
+        let id = LayerId::of_manifest(Digest::of(&manifest));
+        let content = origin.map(|origin| (origin, layer.content_digest()));
+        let aside = lease.new_path();
+        fs::write(&aside, &manifest).map_err(|e| Error::io("write", &aside, e))?;
+        {
+            let _guard = self.no_collector()?;
+            self.change("add a layer", Durability::Lazy, |contents| {
+                contents.add(lease, Kind::Tree, &id.digest(), manifest.len() as u64, &aside)?;
+                if let Some(folder) = folder {
+                    contents.add(lease, Kind::Folder, &id.digest(), layer.size_bytes(), folder)?;
+                }
+                match content {
+                    Some((origin, content)) => add_origin(contents, &origin, &content, &id),
+                    None => Ok(()),
+                }
+            })?;
+            lease.pin(Pin::Layer(id))?;
+        }
+        drop_rest(&aside)?;
+        if let Some(folder) = folder {
+            drop_rest(folder)?;
+        }
+        Ok(id)
+    }
+
+    /// Whether a layer is here: its manifest, and its folder or a blob. If so it is named in the lease.
+    ///
+    /// # Errors
+    /// The database cannot be read or the lease not be written.
+    pub fn has_layer(&self, lease: &Lease, layer: &LayerId) -> Result<bool> {
+        let _guard = self.no_collector()?;
+        let here = self.ask("look up a layer", |contents| contents.has_layer(layer))?;
+        if here {
+            lease.pin(Pin::Layer(*layer))?;
+        }
+        Ok(here)
+    }
+
+    /// A layer's folder in the form of an overlayfs upper; named in the lease. `None` when the layer has none.
+    ///
+    /// # Errors
+    /// The database cannot be read or the lease not be written.
+    pub fn layer_folder(&self, lease: &Lease, layer: &LayerId) -> Result<Option<PathBuf>> {
+        let _guard = self.no_collector()?;
+        let size = self.ask("look up a layer", |contents| contents.size(Kind::Folder, &layer.digest()))?;
+        if size.is_none() {
+            return Ok(None);
+        }
+        lease.pin(Pin::Layer(*layer))?;
+        Ok(Some(self.layout().layer(layer)))
+    }
+
+    /// A layer's tree manifest. Read once, then in memory.
+    ///
+    /// # Errors
+    /// [`Error::MissingLayer`]; [`Error::BadTree`] when the disk gives other bytes; it cannot be read.
+    pub fn tree(&self, layer: &LayerId) -> Result<Arc<Layer>> {
+        let trees = || self.trees().lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = trees().get(layer) {
+            return Ok(Arc::clone(known));
+        }
+        let size = self.ask("look up a layer", |contents| contents.size(Kind::Tree, &layer.digest()))?;
+        if size.is_none() {
+            return Err(Error::MissingLayer(*layer));
+        }
+        let path = self.layout().tree(layer);
+        let bytes = fs::read(&path).map_err(|e| Error::io("read", path, e))?;
+        if Digest::of(&bytes) != layer.digest() {
+            return Err(Error::BadTree { layer: *layer, source: None });
+        }
+        let bad = |source| Error::BadTree { layer: *layer, source: Some(source) };
+        let read = Arc::new(Layer::decode(&bytes).map_err(bad)?);
+        let mut trees = trees();
+        let entries: usize = trees.values().map(|tree| tree.entries.len()).sum();
+        if entries + read.entries.len() > ENTRIES_MAX {
+            trees.clear();
+        }
+        trees.insert(*layer, Arc::clone(&read));
+        Ok(read)
+    }
+
+    /// An earlier layer that the same operation made with the same content, named in the lease.
+    ///
+    /// # Errors
+    /// The database cannot be read or the lease not be written.
+    pub fn intern(&self, lease: &Lease, op: &Digest, content: &ContentDigest) -> Result<Option<Interned>> {
+        let _guard = self.no_collector()?;
+        let found = self.ask("look up an earlier result", |contents| {
+            let found = origin(contents, op, content)?;
+            Ok(match found {
+                Some(found) if contents.has_layer(&found.layer)? => Some(found),
+                _ => None,
+            })
+        })?;
+        if let Some(found) = &found {
+            lease.pin(Pin::Layer(found.layer))?;
+        }
+        Ok(found)
+    }
+}
+
+fn origin(
+    contents: &Contents<'_>,
+    op: &Digest,
+    content: &ContentDigest,
+) -> std::result::Result<Option<Interned>, Fault> {
+    let mut query = contents
+        .connection
+        .prepare_cached("SELECT layer, created FROM origins WHERE op = ?1 AND content = ?2")?;
+    let found = query.query_row([column(op), column(&content.digest())], |row| {
+        Ok(Interned { layer: LayerId::of_manifest(digest(row, 0)?), created: Epoch(unsigned(row, 1)?) })
+    });
+    Ok(found.optional()?)
+}
+
+fn add_origin(
+    contents: &Contents<'_>,
+    made: &Origin,
+    content: &ContentDigest,
+    layer: &LayerId,
+) -> std::result::Result<(), Fault> {
+    if let Some(first) = origin(contents, &made.op, content)?
+        && contents.has_layer(&first.layer)?
+    {
+        return Ok(());
+    }
+    let mut insert = contents.connection.prepare_cached(
+        "INSERT OR REPLACE INTO origins (op, content, layer, created) VALUES (?1, ?2, ?3, ?4)",
+    )?;
+    insert.execute(params![
+        column(&made.op),
+        column(&content.digest()),
+        column(&layer.digest()),
+        signed(made.created.0)
+    ])?;
+    Ok(())
+}

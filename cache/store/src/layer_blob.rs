@@ -1,0 +1,154 @@
+//! A layer's archives: one blob for each codec it was encoded with.
+
+use oci::{BlobDigest, DiffId, Digest, MediaType};
+use rusqlite::{Row, params};
+use tree::LayerId;
+
+use crate::{
+    Error, Lease, Result, Store,
+    database::{Durability, column, digest, signed, unsigned},
+    layout::Kind,
+    lease::Pin,
+};
+
+/// How a layer was made into a blob: codec, level, encoder version and epoch, or that it was pulled, as one text. Two
+/// encodings with the same text have the same bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Codec(pub String);
+
+/// A layer as an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerBlob {
+    /// Digest of the uncompressed tar.
+    pub diff_id: DiffId,
+    /// Digest of the blob as stored.
+    pub blob: BlobDigest,
+    /// Length of the blob in bytes.
+    pub size_bytes: u64,
+    /// Length of the uncompressed tar in bytes.
+    pub diff_size_bytes: u64,
+    /// Media type of the blob.
+    pub media_type: MediaType,
+}
+
+impl Store {
+    /// Says that a blob that is here is this layer.
+    ///
+    /// # Errors
+    /// [`Error::MissingBlob`]; the database cannot be written.
+    pub fn add_layer_blob(
+        &self,
+        lease: &Lease,
+        layer: &LayerId,
+        codec: &Codec,
+        form: &LayerBlob,
+    ) -> Result<()> {
+        let blob = form.blob.digest();
+        if self.blob(lease, &blob)?.is_none() {
+            return Err(Error::MissingBlob(blob));
+        }
+        let _guard = self.no_collector()?;
+        self.change("add a layer's blob", Durability::Lazy, |contents| {
+            let mut insert = contents.connection.prepare_cached(
+                "INSERT OR REPLACE INTO layer_blobs
+                 (layer, codec, diff_id, blob, size_bytes, diff_size_bytes, media_type)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?;
+            insert.execute(params![
+                column(&layer.digest()),
+                codec.0,
+                column(&form.diff_id.digest()),
+                column(&blob),
+                signed(form.size_bytes),
+                signed(form.diff_size_bytes),
+                form.media_type.0,
+            ])?;
+            Ok(())
+        })?;
+        lease.pin(Pin::Layer(*layer))
+    }
+
+    /// A layer's blob of this codec, named in the lease; `None` when none is here.
+    ///
+    /// # Errors
+    /// The database cannot be read or the lease not be written.
+    pub fn layer_blob(&self, lease: &Lease, layer: &LayerId, codec: &Codec) -> Result<Option<LayerBlob>> {
+        let forms = self.layer_blobs(lease, layer)?;
+        Ok(forms.into_iter().find(|(form, _)| form == codec).map(|(_, blob)| blob))
+    }
+
+    /// All of a layer's blobs that are here, by codec, named in the lease.
+    ///
+    /// # Errors
+    /// The database cannot be read or the lease not be written.
+    pub fn layer_blobs(&self, lease: &Lease, layer: &LayerId) -> Result<Vec<(Codec, LayerBlob)>> {
+        let _guard = self.no_collector()?;
+        let forms = self.ask("look up a layer's blobs", |contents| {
+            let mut query = contents.connection.prepare_cached(
+                "SELECT codec, diff_id, blob, size_bytes, diff_size_bytes, media_type
+                 FROM layer_blobs WHERE layer = ?1 ORDER BY codec",
+            )?;
+            let mut forms = Vec::new();
+            for form in query.query_map([column(&layer.digest())], layer_blob)? {
+                let form = form?;
+                if contents.size(Kind::Blob, &form.1.blob.digest())?.is_some() {
+                    forms.push(form);
+                }
+            }
+            Ok(forms)
+        })?;
+        for (_, form) in &forms {
+            lease.pin(Pin::Blob(form.blob.digest()))?;
+        }
+        Ok(forms)
+    }
+
+    /// The layer that a blob is, if it was unpacked or encoded here; named in the lease.
+    ///
+    /// # Errors
+    /// The database cannot be read or the lease not be written.
+    pub fn layer_by_blob(&self, lease: &Lease, blob: &BlobDigest) -> Result<Option<LayerId>> {
+        self.layer_where(lease, "SELECT layer FROM layer_blobs WHERE blob = ?1 ORDER BY layer", blob.digest())
+    }
+
+    /// The layer whose archive has this diff id; named in the lease.
+    ///
+    /// # Errors
+    /// The database cannot be read or the lease not be written.
+    pub fn layer_by_diff_id(&self, lease: &Lease, diff_id: &DiffId) -> Result<Option<LayerId>> {
+        self.layer_where(
+            lease,
+            "SELECT layer FROM layer_blobs WHERE diff_id = ?1 ORDER BY layer",
+            diff_id.digest(),
+        )
+    }
+
+    fn layer_where(&self, lease: &Lease, query: &str, value: Digest) -> Result<Option<LayerId>> {
+        let _guard = self.no_collector()?;
+        let found = self.ask("look up a layer", |contents| {
+            let mut query = contents.connection.prepare_cached(query)?;
+            for layer in query.query_map([column(&value)], |row| digest(row, 0))? {
+                let layer = LayerId::of_manifest(layer?);
+                if contents.has_layer(&layer)? {
+                    return Ok(Some(layer));
+                }
+            }
+            Ok(None)
+        })?;
+        if let Some(layer) = found {
+            lease.pin(Pin::Layer(layer))?;
+        }
+        Ok(found)
+    }
+}
+
+fn layer_blob(row: &Row<'_>) -> rusqlite::Result<(Codec, LayerBlob)> {
+    let form = LayerBlob {
+        diff_id: DiffId::of_tar(digest(row, 1)?),
+        blob: BlobDigest::of_blob(digest(row, 2)?),
+        size_bytes: unsigned(row, 3)?,
+        diff_size_bytes: unsigned(row, 4)?,
+        media_type: MediaType(row.get(5)?),
+    };
+    Ok((Codec(row.get(0)?), form))
+}

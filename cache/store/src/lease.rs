@@ -1,0 +1,250 @@
+//! A build's lease: what it uses, and where it keeps what is half made.
+//!
+//! The lease is a locked file; its lines name what the build uses, and the collector takes nothing so named. While the
+//! build lives the lock is held. When it is killed the kernel releases the lock, and whoever comes next removes
+//! the file and the build's folder below `tmp/`.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use oci::Digest;
+use tree::LayerId;
+
+use crate::{
+    Error, Result, Store,
+    flock::{self, Hold},
+    layout::Layout,
+    remove, unique,
+};
+
+/// A build's lease. Clones are one lease; it ends with the last.
+#[derive(Clone, Debug)]
+pub struct Lease(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    id: String,
+    path: PathBuf,
+    folder: PathBuf,
+    /// The open, locked file.
+    file: File,
+    pinned: Mutex<BTreeSet<Pin>>,
+    names: AtomicU64,
+}
+
+/// Something that a build uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Pin {
+    Blob(Digest),
+    /// Its blobs too.
+    Layer(LayerId),
+    /// A manifest or an index, with all that it names.
+    Image(Digest),
+    /// By its definition key.
+    Record(Digest),
+}
+
+impl Pin {
+    /// One line of a lease.
+    fn line(&self) -> String {
+        match self {
+            Pin::Blob(digest) => format!("blob {digest}\n"),
+            Pin::Layer(layer) => format!("layer {layer}\n"),
+            Pin::Image(manifest) => format!("image {manifest}\n"),
+            Pin::Record(key) => format!("record {key}\n"),
+        }
+    }
+
+    fn parse(line: &str) -> Option<Pin> {
+        let (kind, digest) = line.split_once(' ')?;
+        let digest: Digest = digest.parse().ok()?;
+        match kind {
+            "blob" => Some(Pin::Blob(digest)),
+            "layer" => Some(Pin::Layer(LayerId::of_manifest(digest))),
+            "image" => Some(Pin::Image(digest)),
+            "record" => Some(Pin::Record(digest)),
+            _ => None,
+        }
+    }
+}
+
+impl Store {
+    /// Begins a build. What earlier builds that were killed left behind is removed in the background.
+    ///
+    /// # Errors
+    /// The state folder cannot be written.
+    pub fn lease(&self) -> Result<Lease> {
+        let lease = Lease::begin(self.layout())?;
+        // Only this build's own lease: nobody was killed.
+        if fs::read_dir(self.layout().leases()).map(Iterator::count).unwrap_or(0) > 1 {
+            let store = self.clone();
+            let swept = thread::Builder::new().name("sweep".to_owned()).spawn(move || store.sweep());
+            drop(swept); // Without a thread, or on an error, the rest stays until the next sweep.
+        }
+        Ok(lease)
+    }
+
+    /// Removes what killed builds left: their leases and folders, and then their locks.
+    ///
+    /// Returns how many dead builds were cleared away.
+    ///
+    /// # Errors
+    /// The first thing that cannot be removed; its lease then stays, for the next sweep.
+    pub fn sweep(&self) -> Result<u64> {
+        let mut swept = 0;
+        for name in list(&self.layout().leases())? {
+            swept += u64::from(sweep_lease(self.layout(), &name)?);
+        }
+        // A build makes its folder after its lease and removes it before, so a folder alone is nobody's.
+        for name in list(&self.layout().tmp())? {
+            if !self.layout().leases().join(&name).exists() {
+                let path = self.layout().tmp().join(&name);
+                remove::tree(&path).map_err(|e| Error::io("remove", path, e))?;
+            }
+        }
+        Ok(swept)
+    }
+}
+
+impl Lease {
+    fn begin(layout: &Layout) -> Result<Lease> {
+        loop {
+            let id = unique::token();
+            let path = layout.leases().join(&id);
+            let opened = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path);
+            let file = opened.map_err(|e| Error::io("create", &path, e))?;
+            // Before the lock is held, a sweeper may take the new file for a dead build's, and remove it.
+            let ours = flock::try_lock(&file, Hold::Exclusive)
+                .and_then(|locked| Ok(locked && flock::is_at(&file, &path)?));
+            if !ours.map_err(|e| Error::io("lock", &path, e))? {
+                continue;
+            }
+            let folder = layout.tmp().join(&id);
+            let made = fs::DirBuilder::new().mode(0o700).create(&folder);
+            made.map_err(|e| Error::io("create", &folder, e))?;
+            let (pinned, names) = (Mutex::default(), AtomicU64::new(0));
+            return Ok(Lease(Arc::new(Held { id, path, folder, file, pinned, names })));
+        }
+    }
+
+    /// The lease's name, unique for all time.
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// Makes an empty folder, mode 0755, on the file system of the layers. It is removed with the lease, unless
+    /// [`Store::commit_layer`] takes it.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn new_folder(&self) -> Result<PathBuf> {
+        let path = self.new_path();
+        let made = fs::DirBuilder::new().mode(0o755).create(&path);
+        made.map_err(|e| Error::io("create", &path, e))?;
+        Ok(path)
+    }
+
+    /// Makes an empty file that only its owner reads. It is removed with the lease.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub fn new_file(&self) -> Result<(PathBuf, File)> {
+        let path = self.new_path();
+        let opened = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        Ok((path.clone(), opened.map_err(|e| Error::io("create", path, e))?))
+    }
+
+    /// A path below the lease's folder that names nothing yet.
+    pub(crate) fn new_path(&self) -> PathBuf {
+        self.0.folder.join(self.0.names.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    /// Writes a file aside and gives it its name: it is there whole, or not at all.
+    pub(crate) fn write_whole(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let (aside, mut file) = self.new_file()?;
+        file.write_all(bytes).map_err(|e| Error::io("write", &aside, e))?;
+        fs::rename(&aside, path).map_err(|e| Error::io("create", path, e))
+    }
+
+    /// Names something that this build uses. The caller holds the collector's lock shared, and has seen that it is there.
+    pub(crate) fn pin(&self, pin: Pin) -> Result<()> {
+        let mut pinned = self.0.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        if !pinned.contains(&pin) {
+            // One write: a line is there whole or the call that wrote it did not return.
+            (&self.0.file)
+                .write_all(pin.line().as_bytes())
+                .map_err(|e| Error::io("write", &self.0.path, e))?;
+            pinned.insert(pin);
+        }
+        Ok(())
+    }
+
+    /// Whether this build has already named it: then it is there.
+    pub(crate) fn has_pinned(&self, pin: &Pin) -> bool {
+        self.0.pinned.lock().unwrap_or_else(PoisonError::into_inner).contains(pin)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // The folder first: a folder without a lease is nobody's, a lease without a lock is a dead build's. What
+        // cannot be removed now is left to the next sweep.
+        if remove::tree(&self.folder).is_ok() {
+            let _stays = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Removes a lease and its folder when its build is dead; whether it was.
+fn sweep_lease(layout: &Layout, name: &str) -> Result<bool> {
+    let path = layout.leases().join(name);
+    let file = match File::open(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened.map_err(|e| Error::io("open", &path, e))?,
+    };
+    let dead =
+        flock::try_lock(&file, Hold::Exclusive).and_then(|free| Ok(free && flock::is_at(&file, &path)?));
+    if !dead.map_err(|e| Error::io("lock", &path, e))? {
+        return Ok(false);
+    }
+    let folder = layout.tmp().join(name);
+    remove::tree(&folder).map_err(|e| Error::io("remove", folder, e))?;
+    remove::file(&path).map_err(|e| Error::io("remove", path, e))?;
+    Ok(true)
+}
+
+/// All that the builds with a lease use. The caller holds the collector's lock alone.
+pub(crate) fn pins(layout: &Layout) -> Result<BTreeSet<Pin>> {
+    let mut pins = BTreeSet::new();
+    for name in list(&layout.leases())? {
+        let path = layout.leases().join(name);
+        match fs::read_to_string(&path) {
+            // A last line without an end is a call that was killed before it returned.
+            Ok(text) => pins.extend(text.lines().filter_map(Pin::parse)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io("read", path, e)),
+        }
+    }
+    Ok(pins)
+}
+
+/// The names in a folder of ours, sorted.
+pub(crate) fn list(folder: &Path) -> Result<Vec<String>> {
+    let names = fs::read_dir(folder).and_then(|entries| {
+        let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+        entries.map(name).collect::<io::Result<Vec<String>>>()
+    });
+    let mut names = names.map_err(|e| Error::io("list", folder, e))?;
+    names.sort();
+    Ok(names)
+}

@@ -1,0 +1,146 @@
+//! Things that one build at a time does, of all processes on this state folder.
+
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    process, thread,
+    time::Duration,
+};
+
+use oci::Digest;
+use tree::LayerId;
+
+use crate::{
+    Error, Result, Store,
+    flock::{self, Hold},
+};
+
+/// What is done under a lock.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LockName {
+    /// Running the step that has this key.
+    Step(Digest),
+    /// Downloading the blob that has this digest.
+    Pull(Digest),
+    /// Changing the cache mount that has this id.
+    CacheMount(String),
+    /// Making a form of this layer.
+    Layer(LayerId),
+}
+
+impl LockName {
+    fn text(&self) -> String {
+        match self {
+            LockName::Step(key) => format!("step {key}"),
+            LockName::Pull(digest) => format!("pull {digest}"),
+            LockName::CacheMount(id) => format!("cache mount {id}"),
+            LockName::Layer(layer) => format!("layer {layer}"),
+        }
+    }
+}
+
+/// A lock that another holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// How often the lock was asked for in vain, this time included: 1 at first.
+    pub attempts: u32,
+    /// Process id of the holder, where it has written it.
+    pub holder: Option<u32>,
+}
+
+/// A lock that this process holds, until this value is dropped or the process dies.
+#[derive(Debug)]
+pub struct Lock {
+    path: PathBuf,
+    /// Closing it releases the lock, after the file's name is gone.
+    file: File,
+}
+
+impl Store {
+    /// Takes a lock if it is free.
+    ///
+    /// # Errors
+    /// The lock file cannot be made.
+    pub fn try_lock(&self, name: &LockName) -> Result<Option<Lock>> {
+        Lock::try_at(&self.lock_path(name))
+    }
+
+    /// Takes a lock; while another holds it, calls `waiting` before each further attempt. Attempts are 1 ms apart at first,
+    /// then up to 25 ms.
+    ///
+    /// Returns `None` when `waiting` said [`ControlFlow::Break`].
+    ///
+    /// # Errors
+    /// The lock file cannot be made.
+    pub fn lock(
+        &self,
+        name: &LockName,
+        waiting: &mut dyn FnMut(&Waiting) -> ControlFlow<()>,
+    ) -> Result<Option<Lock>> {
+        let path = self.lock_path(name);
+        poll(waiting, || Lock::try_at(&path), || holder(&path))
+    }
+
+    fn lock_path(&self, name: &LockName) -> PathBuf {
+        self.layout().locks().join(Digest::of(name.text().as_bytes()).hex())
+    }
+}
+
+impl Lock {
+    pub(crate) fn try_at(path: &Path) -> Result<Option<Lock>> {
+        let locked = flock::open_and_try(path, Hold::Exclusive).map_err(|e| Error::io("lock", path, e))?;
+        let Some(mut file) = locked else { return Ok(None) };
+        let named = file.set_len(0).and_then(|()| file.write_all(process::id().to_string().as_bytes()));
+        named.map_err(|e| Error::io("write", path, e))?;
+        Ok(Some(Lock { path: path.to_owned(), file }))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Only the holder removes the name, and whoever waits looks whether the file it locked still has it. When this
+        // fails the file stays, unlocked: the next to lock it, or the collector, removes it.
+        if flock::is_at(&self.file, &self.path).unwrap_or(false) {
+            let _stays = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The process id that a lock's holder wrote into it.
+pub(crate) fn holder(path: &Path) -> Option<u32> {
+    let mut text = String::new();
+    File::open(path).and_then(|file| file.take(16).read_to_string(&mut text)).ok()?;
+    text.parse().ok()
+}
+
+/// Asks `attempt` until it gives something, `waiting` breaks, or it fails.
+pub(crate) fn poll<T>(
+    waiting: &mut dyn FnMut(&Waiting) -> ControlFlow<()>,
+    mut attempt: impl FnMut() -> Result<Option<T>>,
+    holder: impl Fn() -> Option<u32>,
+) -> Result<Option<T>> {
+    for attempts in 1.. {
+        if let Some(taken) = attempt()? {
+            return Ok(Some(taken));
+        }
+        if waiting(&Waiting { attempts, holder: holder() }).is_break() {
+            break;
+        }
+        // Polled, not waited for in the kernel: a build that is cancelled stops waiting.
+        thread::sleep(Duration::from_millis((1 << attempts.min(5)).min(25)));
+    }
+    Ok(None)
+}
+
+/// Removes the lock files that killed processes left.
+pub(crate) fn sweep(folder: &Path) -> Result<()> {
+    let listed = fs::read_dir(folder).map_err(|e| Error::io("list", folder, e))?;
+    for entry in listed {
+        let path = entry.map_err(|e| Error::io("list", folder, e))?.path();
+        // Dropping the lock removes the file.
+        drop(Lock::try_at(&path)?);
+    }
+    Ok(())
+}

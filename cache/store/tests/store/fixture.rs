@@ -1,0 +1,106 @@
+//! What the tests of the state folder share: a store in a temporary folder, a clock that is set, small layers.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, UNIX_EPOCH},
+};
+
+use oci::{Descriptor, Digest, Epoch, Manifest, MediaType};
+use store::{BootId, Clock, IdMap, Ingredient, Lease, Options, Origin, Record, ResultLayer, Store};
+use tree::{Kind, Layer, LayerId, LayerPath, Node};
+
+/// A clock that stands at what it was set to, in seconds.
+#[derive(Clone)]
+pub struct SetClock(Arc<AtomicU64>);
+
+impl SetClock {
+    pub fn new(seconds: u64) -> SetClock {
+        SetClock(Arc::new(AtomicU64::new(seconds)))
+    }
+
+    pub fn set(&self, seconds: u64) {
+        self.0.store(seconds, Ordering::SeqCst);
+    }
+
+    pub fn clock(&self) -> Clock {
+        let seconds = Arc::clone(&self.0);
+        Clock::new(move || UNIX_EPOCH + Duration::from_secs(seconds.load(Ordering::SeqCst)))
+    }
+}
+
+/// A time long after any file of a test was written.
+pub const NOW: u64 = 4_000_000_000;
+
+pub fn options(root: &Path, boot: &str) -> Options {
+    let clock = SetClock::new(NOW).clock();
+    Options { root: root.to_owned(), id_map: IdMap::Root, clock, boot: BootId::named(boot) }
+}
+
+pub fn open(root: &Path, boot: &str) -> Store {
+    Store::open(options(root, boot)).expect("opens")
+}
+
+/// The tree manifest of a layer that holds one file, and its folder.
+pub fn layer(lease: &Lease, text: &str) -> (Layer, std::path::PathBuf) {
+    let folder = lease.new_folder().expect("a folder");
+    fs::write(folder.join("file"), text).expect("written");
+    (manifest(text, 0), folder)
+}
+
+/// The tree manifest of a layer that holds one file.
+pub fn manifest(text: &str, mtime_seconds: i64) -> Layer {
+    let content = Digest::of(text.as_bytes());
+    let mut node = Node::new(Kind::File { size: text.len() as u64, content }, 0o644);
+    node.mtime.seconds = mtime_seconds;
+    let path = LayerPath::parse(b"file").expect("a path");
+    Layer { entries: BTreeMap::from([(path, node)]) }
+}
+
+/// Adds a layer that holds one file.
+pub fn add_layer(store: &Store, lease: &Lease, text: &str, origin: Option<Origin>) -> LayerId {
+    let (layer, folder) = layer(lease, text);
+    store.commit_layer(lease, &layer, Some(&folder), origin).expect("added")
+}
+
+/// A record of these layers, whose keys and op are made of `name`.
+pub fn record(name: &str, layers: &[LayerId]) -> Record {
+    let digest = |what: &str| Digest::of(format!("{what} {name}").as_bytes());
+    let part = |layer: &LayerId| ResultLayer { layer: *layer, created: Some(Epoch(7)) };
+    Record {
+        definition_key: digest("definition"),
+        content_key: Some(digest("content")),
+        op: digest("op"),
+        ingredients: vec![Ingredient { name: "argv".to_owned(), value: name.to_owned() }],
+        result: layers.iter().map(part).collect(),
+        created: Epoch(8),
+        duration_ms: 9,
+        peak_memory_bytes: None,
+        stage: "stage".to_owned(),
+        instruction: format!("RUN {name}"),
+    }
+}
+
+/// Adds an image whose one layer's blob is `layer`, and returns its manifest's descriptor; not yet kept or listed.
+pub fn add_image(store: &Store, lease: &Lease, name: &str, layer: &[u8]) -> Descriptor {
+    let config = format!("{{\"name\":\"{name}\"}}");
+    store.add_blob(lease, config.as_bytes()).expect("added");
+    store.add_blob(lease, layer).expect("added");
+    let layer_type = MediaType::layer(oci::media_type::Compression::Gzip);
+    let manifest = Manifest::new(
+        Descriptor::of(MediaType::config(), config.as_bytes()),
+        vec![Descriptor::of(layer_type, layer)],
+    );
+    store.add_blob(lease, &manifest.bytes()).expect("added");
+    Descriptor::of(MediaType::manifest(), &manifest.bytes())
+}
+
+/// How many names a folder of the state folder has.
+pub fn count(store: &Store, folder: &str) -> usize {
+    fs::read_dir(store.root().join(folder)).expect("a folder").count()
+}

@@ -1,0 +1,11 @@
+//! Tests of the state folder, by area. Those of several processes are in `processes`.
+
+mod cache_mounts;
+mod collect;
+mod contents;
+mod fixture;
+mod images;
+mod memory;
+mod open;
+mod processes;
+mod records;

@@ -1,0 +1,93 @@
+//! What is remembered outside the database: digests of files, and memos.
+
+use oci::{Digest, Epoch};
+use store::{Collection, HashCache, StatKey, Store};
+
+use crate::fixture::{NOW, add_image, count, open, options};
+
+fn key(inode: u64, size: u64) -> StatKey {
+    StatKey { device: 1, inode, size, mtime_ns: -5, ctime_ns: 1_000_000_001 }
+}
+
+fn digest_of(inode: u64) -> Digest {
+    Digest::of(&inode.to_be_bytes())
+}
+
+fn known(cache: &HashCache, inodes: impl Iterator<Item = u64>) -> usize {
+    inodes.filter(|inode| cache.get(&key(*inode, 3)) == Some(digest_of(*inode))).count()
+}
+
+#[test]
+fn digests_of_files_are_remembered() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path(), "1");
+    let lease = store.lease().expect("a lease");
+    let cache = store.hash_cache(b"/context").expect("loaded");
+    for inode in (0..30_000).rev() {
+        cache.put(key(inode, 3), digest_of(inode));
+    }
+    let now_ns = i64::try_from(NOW).expect("fits") * 1_000_000_000;
+    let racy = StatKey { ctime_ns: now_ns - 1_000_000, ..key(40_000, 3) };
+    cache.put(racy, digest_of(1));
+    assert_eq!(known(&cache, 0..30_000), 30_000, "also before it is saved");
+    assert_eq!(cache.get(&racy), None);
+    cache.save(&lease).expect("saved");
+
+    for boot in ["1", "2"] {
+        let store = open(folder.path(), boot);
+        assert_eq!(known(&store.hash_cache(b"/other").expect("loaded"), 0..30_000), 0);
+        let cache = store.hash_cache(b"/context").expect("loaded");
+        assert_eq!(known(&cache, 0..30_001), 30_000);
+        assert_eq!(cache.get(&key(7, 4)), None, "another size");
+    }
+
+    // Few are asked for: of the others some stay. A changed file takes its old place.
+    let cache = store.hash_cache(b"/context").expect("loaded");
+    assert_eq!(known(&cache, 0..5), 5);
+    cache.put(key(29_999, 4), digest_of(0));
+    cache.save(&lease).expect("saved");
+    let cache = store.hash_cache(b"/context").expect("loaded");
+    assert_eq!(known(&cache, 0..5), 5);
+    assert_eq!(cache.get(&key(29_999, 4)), Some(digest_of(0)));
+    assert_eq!(cache.get(&key(29_999, 3)), None);
+    let left = known(&cache, 5..30_000);
+    assert!((9_000..=10_000).contains(&left), "{left}");
+}
+
+#[test]
+fn a_memo_holds_until_a_name_moves() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path(), "1");
+    let lease = store.lease().expect("a lease");
+    let image = add_image(&store, &lease, "a", b"layer");
+    let name = oci::Reference::parse("app").expect("a name");
+    store.keep().expect("kept");
+    store.tag(&lease, &name, &image, Epoch(1)).expect("tagged");
+    let (key, claim) = (Digest::of(b"key"), [(name.clone(), image.digest)]);
+    assert_eq!(store.memo_get(&key).expect("asked"), None);
+    assert!(store.memo_put(&lease, &key, &claim, b"answer\n\0").expect("put"));
+    assert_eq!(store.memo_get(&key).expect("asked").as_deref(), Some(&b"answer\n\0"[..]));
+
+    store.tag(&lease, &name, &image, Epoch(2)).expect("the same again");
+    assert!(store.memo_get(&key).expect("asked").is_some());
+    assert_eq!(open(folder.path(), "2").memo_get(&key).expect("asked"), None, "another boot");
+
+    store.untag(&name).expect("untagged");
+    assert_eq!(store.memo_get(&key).expect("asked"), None);
+    assert!(!store.memo_put(&lease, &key, &claim, b"answer").expect("put"), "the name is gone");
+    assert_eq!(count(&store, "memo"), 1);
+    store.collect(&Collection::default()).expect("collected");
+    assert_eq!(count(&store, "memo"), 0);
+}
+
+#[test]
+fn the_database_is_not_opened_for_a_memo_or_a_hash_cache() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(options(folder.path(), "1")).expect("opened");
+    let lease = store.lease().expect("a lease");
+    let cache = store.hash_cache(b"/context").expect("loaded");
+    cache.put(key(1, 2), digest_of(1));
+    cache.save(&lease).expect("saved");
+    assert_eq!(store.memo_get(&Digest::of(b"key")).expect("asked"), None);
+    assert!(!folder.path().join("kiln.db").exists());
+}
