@@ -1,0 +1,268 @@
+//! The command line: `kiln COMMAND …`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Builds container images: Dockerfile in, layered OCI image out. No daemon.
+#[derive(Debug, Parser)]
+#[command(name = "kiln", version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Arguments {
+    /// State folder [default: /var/lib/kiln as root, else $XDG_DATA_HOME/kiln]
+    #[arg(long, global = true, value_name = "DIR", env = "KILN_ROOT")]
+    pub root: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build an image from a Dockerfile
+    #[command(visible_alias = "b")]
+    Build(Box<Build>),
+    /// Run a command in an image of the local store
+    Run(Box<Run>),
+    /// List the images of the local store
+    #[command(visible_alias = "ls")]
+    Images(Images),
+    /// Show an image's config as JSON
+    Inspect(Inspect),
+    /// Show an image's layers and what made them
+    History(History),
+    /// Give an image another name
+    Tag(Tag),
+    /// Remove names of images, and what nothing else needs
+    Rmi(Rmi),
+}
+
+/// `kiln build`.
+#[derive(Debug, Args)]
+pub struct Build {
+    /// The build context: a folder, or - for a Dockerfile on standard input
+    #[arg(value_name = "CONTEXT")]
+    pub context: String,
+    /// The Dockerfile [default: CONTEXT/Dockerfile, else CONTEXT/Containerfile]; - is standard input
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Name the image; may be given more than once
+    #[arg(short = 't', long = "tag", value_name = "NAME[:TAG]")]
+    pub tags: Vec<String>,
+    /// Build this stage instead of the last
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+    /// Set an ARG; without a value it is taken from the environment
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    pub build_args: Vec<String>,
+    /// Another context: a folder, docker-image://NAME or oci-layout://PATH[:TAG|@DIGEST]
+    #[arg(long = "build-context", value_name = "NAME=SOURCE")]
+    pub build_contexts: Vec<String>,
+    /// Build for these platforms, for instance linux/amd64
+    #[arg(long, value_name = "OS/ARCH[,…]", env = "DOCKER_DEFAULT_PLATFORM", value_delimiter = ',')]
+    pub platform: Vec<String>,
+    /// Add a label to the image
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    pub labels: Vec<String>,
+    /// Add an annotation to the image's manifest
+    #[arg(long = "annotation", value_name = "NAME=VALUE")]
+    pub annotations: Vec<String>,
+    /// Give steps a secret: id=ID[,src=FILE|,env=VARIABLE]
+    #[arg(long = "secret", value_name = "id=ID,…")]
+    pub secrets: Vec<String>,
+    /// Give steps an ssh agent: default, or ID=SOCKET
+    #[arg(long = "ssh", value_name = "default|ID=SOCKET")]
+    pub ssh: Vec<String>,
+    /// Where the result goes: type=oci|docker|local|tar|cacheonly,dest=PATH [default: the local store]
+    #[arg(short = 'o', long = "output", value_name = "type=TYPE,…")]
+    pub outputs: Vec<String>,
+    /// Run every step, whatever the cache has
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Run every step of these stages
+    #[arg(long = "no-cache-filter", value_name = "STAGE[,…]", value_delimiter = ',')]
+    pub no_cache_filter: Vec<String>,
+    /// Ask registries for base images even if the local store has them
+    #[arg(long)]
+    pub pull: bool,
+    /// How progress is shown: auto, tty, plain, quiet, rawjson or none
+    #[arg(long, value_name = "MODE", env = "BUILDKIT_PROGRESS", default_value = "auto")]
+    pub progress: String,
+    /// Show nothing but the image's digest
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
+    /// Write the image's digest to this file
+    #[arg(long, value_name = "FILE")]
+    pub iidfile: Option<PathBuf>,
+    /// Write what was built as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub metadata_file: Option<PathBuf>,
+    /// Network of RUN steps: default, none or host
+    #[arg(long, value_name = "MODE", default_value = "default")]
+    pub network: String,
+    /// Add a line to /etc/hosts of RUN steps
+    #[arg(long = "add-host", value_name = "HOST:IP")]
+    pub add_hosts: Vec<String>,
+    /// Size of /dev/shm in RUN steps, for instance 128m
+    #[arg(long, value_name = "SIZE")]
+    pub shm_size: Option<String>,
+    /// Resource limit of RUN steps, for instance nofile=1024:2048
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
+    pub ulimits: Vec<String>,
+    /// Allow what RUN steps ask for: network.host, security.insecure
+    #[arg(long = "allow", value_name = "ENTITLEMENT", value_delimiter = ',')]
+    pub allow: Vec<String>,
+    /// Run at most this many steps at once
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Flags that `docker build` has and that change nothing here, or that do not exist yet.
+    #[command(flatten)]
+    pub others: Others,
+}
+
+/// Flags of `docker build` that warn, or that are refused by name because they are not built yet.
+#[derive(Debug, Args)]
+pub struct Others {
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
+    pub rm: Option<String>,
+    #[arg(long, hide = true)]
+    pub force_rm: bool,
+    #[arg(long, hide = true)]
+    pub compress: bool,
+    #[arg(long, hide = true)]
+    pub load: bool,
+    #[arg(long, hide = true)]
+    pub push: bool,
+    #[arg(long, hide = true)]
+    pub squash: bool,
+    #[arg(long, hide = true)]
+    pub cache_from: Vec<String>,
+    #[arg(long, hide = true)]
+    pub cache_to: Vec<String>,
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
+    pub provenance: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
+    pub sbom: Option<String>,
+    #[arg(long, hide = true)]
+    pub attest: Vec<String>,
+    #[arg(long, hide = true)]
+    pub check: bool,
+    #[arg(long, hide = true)]
+    pub call: Option<String>,
+    #[arg(long, hide = true)]
+    pub resource: Vec<String>,
+    #[arg(long, hide = true)]
+    pub cgroup_parent: Option<String>,
+    #[arg(short = 'm', long, hide = true)]
+    pub memory: Option<String>,
+    #[arg(long, hide = true)]
+    pub memory_swap: Option<String>,
+    #[arg(short = 'c', long, hide = true)]
+    pub cpu_shares: Option<String>,
+    #[arg(long, hide = true)]
+    pub cpu_period: Option<String>,
+    #[arg(long, hide = true)]
+    pub cpu_quota: Option<String>,
+    #[arg(long, hide = true)]
+    pub cpuset_cpus: Option<String>,
+    #[arg(long, hide = true)]
+    pub cpuset_mems: Option<String>,
+    #[arg(long, hide = true)]
+    pub security_opt: Vec<String>,
+    #[arg(long, hide = true)]
+    pub isolation: Option<String>,
+    #[arg(long, hide = true)]
+    pub builder: Option<String>,
+}
+
+/// `kiln run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The image
+    pub image: String,
+    /// The command and its arguments [default: the image's]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+    /// Accepted for docker's sake: what a run writes is always thrown away
+    #[arg(long)]
+    pub rm: bool,
+    /// Pass standard input on
+    #[arg(short = 'i', long)]
+    pub interactive: bool,
+    /// Give the command a terminal
+    #[arg(short = 't', long)]
+    pub tty: bool,
+    /// Mount a folder or file of the host: SOURCE:TARGET[:ro]
+    #[arg(short = 'v', long = "volume", value_name = "SOURCE:TARGET[:ro]")]
+    pub volumes: Vec<String>,
+    /// Start in this folder
+    #[arg(short = 'w', long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// Set a variable; without a value it is taken from the environment
+    #[arg(short = 'e', long = "env", value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// Run as this user
+    #[arg(short = 'u', long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Network: default, none or host
+    #[arg(long, value_name = "MODE", default_value = "default")]
+    pub network: String,
+    /// Run this instead of the image's entry point
+    #[arg(long, value_name = "COMMAND")]
+    pub entrypoint: Option<String>,
+    /// Host name seen inside
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+}
+
+/// `kiln images`.
+#[derive(Debug, Args)]
+pub struct Images {
+    /// Show digests only
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
+    /// Write JSON, one image a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `kiln inspect`.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The images
+    #[arg(required = true)]
+    pub images: Vec<String>,
+}
+
+/// `kiln history`.
+#[derive(Debug, Args)]
+pub struct History {
+    /// The image
+    pub image: String,
+    /// Do not shorten
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Write JSON, one entry a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `kiln tag`.
+#[derive(Debug, Args)]
+pub struct Tag {
+    /// An image of the local store
+    pub image: String,
+    /// Its new name
+    pub name: String,
+}
+
+/// `kiln rmi`.
+#[derive(Debug, Args)]
+pub struct Rmi {
+    /// The images
+    #[arg(required = true)]
+    pub images: Vec<String>,
+    /// Accepted for docker's sake
+    #[arg(short = 'f', long)]
+    pub force: bool,
+}

@@ -1,0 +1,69 @@
+//! Flags of `docker build` that change nothing here, and flags that are not built yet.
+
+use crate::{arguments::Others, failure::Failure};
+
+/// Warnings for flags that only speed a build up or that mean nothing here.
+///
+/// # Errors
+/// The first flag whose effect a user would miss.
+pub fn check(others: &Others) -> Result<Vec<String>, Failure> {
+    // Named one by one, with no `..`: a new flag does not compile until someone has decided here.
+    let Others {
+        rm: _steps_leave_no_containers,
+        force_rm: _neither_when_they_fail,
+        compress,
+        load: _the_local_store_is_the_default,
+        push,
+        squash,
+        cache_from,
+        cache_to,
+        provenance,
+        sbom,
+        attest,
+        check,
+        call,
+        resource,
+        cgroup_parent,
+        memory,
+        memory_swap,
+        cpu_shares,
+        cpu_period,
+        cpu_quota,
+        cpuset_cpus,
+        cpuset_mems,
+        security_opt,
+        isolation,
+        builder,
+    } = others;
+    let refused = [
+        ("--push", *push),
+        ("--squash", *squash),
+        ("--provenance", provenance.as_deref().is_some_and(|value| value != "false")),
+        ("--sbom", sbom.as_deref().is_some_and(|value| value != "false")),
+        ("--attest", !attest.is_empty()),
+        ("--check", *check),
+        ("--call", call.as_deref().is_some_and(|value| value != "build")),
+    ];
+    if let Some((flag, _)) = refused.into_iter().find(|(_, given)| *given) {
+        return Err(Failure::usage(format!("`{flag}` is not supported yet")));
+    }
+    let warned = [
+        ("--compress", *compress, "there is no context to send"),
+        ("--cache-from", !cache_from.is_empty(), "remote caches are not supported yet"),
+        ("--cache-to", !cache_to.is_empty(), "remote caches are not supported yet"),
+        ("--resource", !resource.is_empty(), "limits of steps are not supported yet"),
+        ("--cgroup-parent", cgroup_parent.is_some(), "limits of steps are not supported yet"),
+        ("--memory", memory.is_some(), "limits of steps are not supported yet"),
+        ("--memory-swap", memory_swap.is_some(), "limits of steps are not supported yet"),
+        ("--cpu-shares", cpu_shares.is_some(), "limits of steps are not supported yet"),
+        ("--cpu-period", cpu_period.is_some(), "limits of steps are not supported yet"),
+        ("--cpu-quota", cpu_quota.is_some(), "limits of steps are not supported yet"),
+        ("--cpuset-cpus", cpuset_cpus.is_some(), "limits of steps are not supported yet"),
+        ("--cpuset-mems", cpuset_mems.is_some(), "limits of steps are not supported yet"),
+        ("--security-opt", !security_opt.is_empty(), "steps have Docker's default confinement"),
+        ("--isolation", isolation.is_some(), "steps always run in namespaces"),
+        ("--builder", builder.is_some(), "Kiln is its own builder"),
+    ];
+    let given = warned.into_iter().filter(|(_, given, _)| *given);
+    Ok(given.map(|(flag, _, why)| format!("`{flag}` changes nothing: {why}")).collect())
+}

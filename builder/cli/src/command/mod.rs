@@ -1,0 +1,19 @@
+//! One file a command.
+
+pub mod build;
+pub mod images;
+pub mod run;
+
+use std::path::PathBuf;
+
+use engine::{Engine, Settings};
+
+use crate::{failure::Failure, machine, registries};
+
+/// The engine over the state folder.
+pub fn engine(root: Option<PathBuf>, jobs: Option<usize>) -> Result<Engine, Failure> {
+    let root = root.unwrap_or_else(machine::default_root);
+    let root = std::path::absolute(&root)
+        .map_err(|error| Failure::usage(format!("--root {}: {error}", root.display())))?;
+    Ok(Engine::open(Settings { root, clock: machine::clock(), registry: registries::client()?, jobs })?)
+}

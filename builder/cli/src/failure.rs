@@ -1,0 +1,172 @@
+//! Failures in the voice of the command line: what, where, why, and what to do.
+
+use std::fmt::Write as _;
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use dockerfile_parser::{LineIndex, ParseError, Span};
+use engine::{Cause, Error};
+use graph::SourceRange;
+
+use crate::flags::BadFlag;
+
+/// Why a command did not succeed, ready to be shown.
+#[derive(Debug)]
+pub struct Failure {
+    /// 1, 2 or 130.
+    pub status: u8,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Flag(BadFlag),
+    Usage(String, Option<String>),
+    Engine(Box<Error>),
+}
+
+/// The Dockerfile that a failure may point into.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// Its name, as messages show it.
+    pub name: String,
+    /// Its text.
+    pub text: Vec<u8>,
+}
+
+impl Failure {
+    /// A command line that cannot be meant.
+    pub fn usage(message: impl Into<String>) -> Failure {
+        Failure { status: 2, kind: Kind::Usage(message.into(), None) }
+    }
+
+    /// A command line that cannot be meant, and what to write instead.
+    pub fn usage_with(message: impl Into<String>, help: impl Into<String>) -> Failure {
+        Failure { status: 2, kind: Kind::Usage(message.into(), Some(help.into())) }
+    }
+
+    /// Something of the machine that failed.
+    pub fn machine(message: impl Into<String>) -> Failure {
+        Failure { status: 1, kind: Kind::Usage(message.into(), None) }
+    }
+
+    /// The whole message, with an excerpt of `source` where it points into it.
+    pub fn render(&self, source: &Source, colour: bool, width: usize) -> String {
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() }.term_width(width);
+        let view = View { source, renderer };
+        match &self.kind {
+            Kind::Flag(flag) => view.message("flag", &flag.to_string(), None, Some(&flag.help)),
+            Kind::Usage(message, help) => view.message("usage", message, None, help.as_deref()),
+            Kind::Engine(error) => view.engine(error),
+        }
+    }
+}
+
+impl From<BadFlag> for Failure {
+    fn from(flag: BadFlag) -> Failure {
+        Failure { status: 2, kind: Kind::Flag(flag) }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure { status: error.exit_status(), kind: Kind::Engine(Box::new(error)) }
+    }
+}
+
+struct View<'a> {
+    source: &'a Source,
+    renderer: Renderer,
+}
+
+impl View<'_> {
+    fn engine(&self, error: &Error) -> String {
+        match error {
+            Error::Parse(errors) => {
+                let shown: Vec<String> = errors.iter().map(|error| self.parse(error)).collect();
+                shown.join("\n")
+            }
+            Error::Lower(error) => {
+                self.message(error.code(), &error.to_string(), error.span, error.help().as_deref())
+            }
+            Error::Vertex { vertex, source_range, cause, .. } => {
+                self.cause(Some(vertex), *source_range, cause)
+            }
+            Error::Other(cause) => self.cause(None, None, cause),
+            Error::Cancelled => self.message("cancelled", "the build was cancelled", None, None),
+        }
+    }
+
+    fn parse(&self, error: &ParseError) -> String {
+        self.message(error.code(), &error.to_string(), Some(error.span), error.help().as_deref())
+    }
+
+    fn cause(&self, vertex: Option<&str>, range: Option<SourceRange>, cause: &Cause) -> String {
+        let span = range.map(|range| Span::new(range.start, range.end));
+        let mut message = chain(cause);
+        if let (Some(vertex), None) = (vertex, span) {
+            message = format!("{vertex}: {message}");
+        }
+        let mut text = self.message(cause.code(), &message, span, cause.help().as_deref());
+        if let Cause::Exit { last_lines, .. } = cause {
+            if !last_lines.is_empty() {
+                // The run's own control sequences would reach the terminal otherwise.
+                let lines = last_lines.iter().map(|line| format!("  | {}", printable(line)));
+                let _infallible = write!(text, "\n  = last lines:\n{}", lines.collect::<Vec<_>>().join("\n"));
+            }
+        }
+        text
+    }
+
+    fn message(&self, code: &str, message: &str, span: Option<Span>, help: Option<&str>) -> String {
+        let excerpt = String::from_utf8_lossy(&self.source.text);
+        let same_bytes = excerpt.len() == self.source.text.len();
+        let mut group =
+            Level::ERROR.primary_title(message).id(code).elements(Vec::<annotate_snippets::Message<'_>>::new());
+        if let Some(span) = span.filter(|span| same_bytes && span.end <= self.source.text.len()) {
+            let span = self.first_lines(span);
+            let snippet = Snippet::source(excerpt.as_ref())
+                .path(self.source.name.as_str())
+                .annotation(AnnotationKind::Primary.span(span.range()));
+            group = group.element(snippet);
+        } else if let Some(span) = span {
+            let at = LineIndex::new(&self.source.text).position(span.start);
+            group =
+                group.element(Level::NOTE.message(format!("{}:{}:{}", self.source.name, at.line, at.column)));
+        }
+        if let Some(help) = help {
+            group = group.element(Level::HELP.message(help));
+        }
+        self.renderer.render(&[group])
+    }
+
+    /// At most the first four lines of a long instruction.
+    fn first_lines(&self, span: Span) -> Span {
+        let text = &self.source.text[span.range()];
+        let newlines = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+        let end = newlines.map(|(at, _)| at).nth(3).unwrap_or(text.len());
+        let text = &text[..end];
+        let trimmed = text.len() - text.iter().rev().take_while(|b| b.is_ascii_whitespace()).count();
+        Span::new(span.start, span.start + trimmed.max(1).min(span.len().max(1)))
+    }
+}
+
+/// An error with what it came from, each once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// A line of foreign output without control characters.
+pub fn printable(line: &str) -> String {
+    let plain = console::strip_ansi_codes(line);
+    plain.chars().filter(|c| *c == '\t' || !c.is_control()).collect()
+}

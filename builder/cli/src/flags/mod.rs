@@ -1,0 +1,38 @@
+//! Values of flags, one file for each kind: how it is written, what it means, what is wrong with it.
+
+mod context;
+mod csv;
+mod output;
+mod pair;
+mod secret;
+mod size;
+mod ssh;
+mod ulimit;
+
+pub use context::{ContextSource, context};
+pub use output::output;
+pub use pair::{network, pairs, pairs_from};
+pub use secret::{SecretSource, secret};
+pub use size::size_bytes;
+pub use ssh::ssh;
+pub use ulimit::{extra_host, ulimit};
+
+/// A flag's value that is wrong: the flag, what was written, what is wrong with it, and what to write.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid value `{value}` for `{flag}`: {why}")]
+pub struct BadFlag {
+    /// The flag, with its dashes.
+    pub flag: &'static str,
+    /// What was written.
+    pub value: String,
+    /// What is wrong with it.
+    pub why: String,
+    /// What to write instead.
+    pub help: String,
+}
+
+impl BadFlag {
+    fn new(flag: &'static str, value: &str, why: impl Into<String>, help: impl Into<String>) -> BadFlag {
+        BadFlag { flag, value: value.to_owned(), why: why.into(), help: help.into() }
+    }
+}

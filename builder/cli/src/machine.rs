@@ -1,0 +1,80 @@
+//! The local machine as the engine's client, and the only place that asks for the environment and the time.
+
+use std::{
+    collections::BTreeMap,
+    env, fs, io,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use engine::{Client, Clock, Time};
+
+use crate::flags::SecretSource;
+
+/// Contexts, secrets and agents of this machine.
+#[derive(Debug, Default)]
+pub struct Machine {
+    /// Folders by context name.
+    pub contexts: BTreeMap<String, PathBuf>,
+    /// Secrets by id.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// Sockets by id.
+    pub agents: BTreeMap<String, PathBuf>,
+}
+
+impl Client for Machine {
+    fn context(&self, name: &str) -> io::Result<PathBuf> {
+        let folder = self.contexts.get(name).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        fs::canonicalize(folder)
+    }
+
+    fn secret(&self, id: &str) -> io::Result<Option<Vec<u8>>> {
+        use std::os::unix::ffi::OsStringExt;
+        match self.secrets.get(id) {
+            None => Ok(None),
+            Some(SecretSource::File(path)) => fs::read(path).map(Some),
+            Some(SecretSource::Variable(name)) => Ok(env::var_os(name).map(OsStringExt::into_vec)),
+        }
+    }
+
+    fn ssh_agent(&self, id: &str) -> Option<PathBuf> {
+        self.agents.get(id).cloned()
+    }
+}
+
+/// The time of this machine.
+pub fn clock() -> Clock {
+    Clock::new(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Time(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    })
+}
+
+/// A variable of the environment that is text and not empty.
+pub fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The state folder where none is named.
+pub fn default_root() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/kiln");
+    }
+    let data = variable("XDG_DATA_HOME").map(PathBuf::from);
+    data.unwrap_or_else(|| home().join(".local/share")).join("kiln")
+}
+
+/// The user's home folder.
+pub fn home() -> PathBuf {
+    variable("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from)
+}
+
+/// The folder with Docker's `config.json`.
+pub fn docker_config() -> PathBuf {
+    variable("DOCKER_CONFIG").map_or_else(|| home().join(".docker"), PathBuf::from)
+}
+
+/// Whether a path can be read as a folder.
+pub fn is_folder(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_dir())
+}

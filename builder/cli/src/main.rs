@@ -1,0 +1,72 @@
+//! `kiln`: arguments in, exit status out.
+//!
+//! | Status | Means |
+//! |--------|-------|
+//! | 0      | done |
+//! | 1      | the build failed: a step, a missing file, a disk |
+//! | 2      | the command line or the Dockerfile is wrong |
+//! | 130    | interrupted |
+//!
+//! Diagnostics go to standard error, results to standard output. `kiln run` exits as its command does.
+
+mod arguments;
+mod command;
+mod failure;
+mod flags;
+mod machine;
+mod progress;
+mod registries;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{
+    arguments::{Arguments, Command},
+    failure::{Failure, Source},
+};
+
+fn main() -> ExitCode {
+    // clap exits with 2 on a bad command line, and with 0 after --help.
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(512).build();
+    let mut source = Source::default();
+    let done = match runtime {
+        Ok(runtime) => {
+            let done = runtime.block_on(run(arguments, &mut source));
+            // A thread that still waits for standard input would be waited for.
+            runtime.shutdown_background();
+            done
+        }
+        Err(error) => Err(Failure::machine(format!("cannot start: {error}"))),
+    };
+    match done {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            let width =
+                console::Term::stderr().size_checked().map_or(120, |(_, columns)| usize::from(columns));
+            eprintln!("{}", failure.render(&source, console::colors_enabled_stderr(), width.max(40)));
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+async fn run(arguments: Arguments, source: &mut Source) -> Result<u8, Failure> {
+    let root = arguments.root;
+    match arguments.command {
+        Command::Build(build) => command::build::run(*build, root, source).await.map(|()| 0),
+        Command::Run(run) => command::run::run(&command::engine(root, None)?, *run).await,
+        Command::Images(images) => {
+            command::images::images(&command::engine(root, None)?, &images).map(|()| 0)
+        }
+        Command::Inspect(inspect) => {
+            command::images::inspect(&command::engine(root, None)?, &inspect).map(|()| 0)
+        }
+        Command::History(history) => {
+            command::images::history(&command::engine(root, None)?, &history).map(|()| 0)
+        }
+        Command::Tag(tag) => command::images::tag(&command::engine(root, None)?, &tag).map(|()| 0),
+        Command::Rmi(rmi) => command::images::rmi(&command::engine(root, None)?, &rmi).map(|()| 0),
+    }
+}

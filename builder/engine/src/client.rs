@@ -1,0 +1,24 @@
+//! Whoever asked for the build: where contexts, secrets and outputs are.
+//!
+//! The command line implements [`Client`] with the local machine; a daemon will implement it with a session. Nothing
+//! else in the engine knows the difference.
+
+use std::{io, path::PathBuf};
+
+/// What the engine asks of whoever asked for the build.
+pub trait Client: Send + Sync {
+    /// The folder of a build context: `context` is the main one, other names are those of `--build-context`.
+    ///
+    /// # Errors
+    /// When there is no such context or it cannot be read.
+    fn context(&self, name: &str) -> io::Result<PathBuf>;
+
+    /// The bytes of a secret; `None` where the client has none of that id.
+    ///
+    /// # Errors
+    /// When the client has it and cannot read it.
+    fn secret(&self, id: &str) -> io::Result<Option<Vec<u8>>>;
+
+    /// The socket of an ssh agent; `None` where the client has none of that id.
+    fn ssh_agent(&self, id: &str) -> Option<PathBuf>;
+}

@@ -1,0 +1,165 @@
+//! Records: asked for by key, added for every finished step; and results that come out as before are the earlier ones.
+
+use std::path::Path;
+
+use graph::{Op, OpDigest, Vertex};
+use oci::Digest;
+use solver::{Key, key};
+use store::{Ingredient, Origin, Record, ResultLayer};
+use tree::{Layer, LayerPath, Stack};
+
+use super::{Effects, Job};
+use crate::{
+    clock::Time,
+    error::Cause,
+    result::{VertexResult, created},
+};
+
+/// How a step went.
+pub(crate) struct Ran {
+    pub(crate) started: Time,
+    pub(crate) peak_memory_bytes: Option<u64>,
+}
+
+impl Effects {
+    /// The result of a key; else whether a result of the same operation is known.
+    pub(crate) fn look_up(&self, vertex: &Vertex, key: Key) -> Result<Result<VertexResult, bool>, Cause> {
+        let record = match key {
+            Key::Definition(key) => self.store.by_definition_key(&self.lease, &key.digest())?,
+            Key::Content(key) => self.store.by_content_key(&self.lease, &key.digest())?,
+        };
+        match record {
+            Some(record) => Ok(Ok(VertexResult::layers(record.result))),
+            None => Ok(Err(self.store.has_op(&OpDigest::of(&vertex.op).digest())?)),
+        }
+    }
+
+    /// Digests of what the vertex can see of each input.
+    pub(crate) fn identify(
+        &self,
+        vertex: &Vertex,
+        inputs: &[(VertexResult, u32)],
+    ) -> Result<Vec<Digest>, Cause> {
+        let numbered = inputs.iter().enumerate();
+        numbered.map(|(at, (result, _))| self.seen(vertex, at, result)).collect()
+    }
+
+    /// Digest of what the vertex can see of one input.
+    pub(crate) fn seen(&self, vertex: &Vertex, input: usize, result: &VertexResult) -> Result<Digest, Cause> {
+        let picks = match (key::selection(vertex, input), result) {
+            (key::Selection::Everything, VertexResult::Layers { layers, .. }) => {
+                return self.content_of(layers);
+            }
+            (key::Selection::Everything, VertexResult::Context(context)) => {
+                return Ok(context.layer.content_digest().digest());
+            }
+            (key::Selection::Picks(picks), _) => picks,
+        };
+        let stack = match result {
+            VertexResult::Layers { layers, .. } => self.stack(layers)?,
+            VertexResult::Context(context) => Stack::new(vec![context.layer.clone()]),
+        };
+        let mut hasher = oci::Hasher::new();
+        for pick in &picks {
+            hasher.field(pick_digest(&stack, pick)?.raw());
+        }
+        Ok(hasher.finish())
+    }
+
+    /// Keeps the layer that a step made on top of `below`, or adopts an equal one that the same operation made before.
+    pub(crate) fn keep_layer(
+        &self,
+        job: &Job,
+        below: &[ResultLayer],
+        layer: &Layer,
+        folder: &Path,
+        ran: &Ran,
+    ) -> Result<VertexResult, Cause> {
+        let op = OpDigest::of(&job.vertex.op).digest();
+        let now = self.clock.now().epoch();
+        let mut result = below.to_vec();
+        match self.store.intern(&self.lease, &op, &layer.content_digest())? {
+            Some(earlier) => {
+                result.push(ResultLayer { layer: earlier.layer, created: Some(earlier.created) })
+            }
+            None => {
+                let origin = Origin { op, created: now };
+                let id = self.store.commit_layer(&self.lease, layer, Some(folder), Some(origin))?;
+                result.push(ResultLayer { layer: id, created: Some(now) });
+            }
+        }
+        self.put_record(job, op, result.clone(), ran)?;
+        Ok(VertexResult::layers(result))
+    }
+
+    /// Adds the record of a finished step.
+    fn put_record(&self, job: &Job, op: Digest, result: Vec<ResultLayer>, ran: &Ran) -> Result<(), Cause> {
+        let Some((definition, ingredients)) = &job.definition else { return Ok(()) };
+        let inputs = self.identify(&job.vertex, &job.inputs)?;
+        let now = self.clock.now();
+        let list = ingredients.iter();
+        let record = Record {
+            definition_key: definition.digest(),
+            content_key: Some(key::content(&job.vertex, &inputs).digest()),
+            op,
+            ingredients: list.map(|i| Ingredient { name: i.name.clone(), value: i.value.clone() }).collect(),
+            created: created(&result).unwrap_or(now.epoch()),
+            result,
+            duration_ms: now.milliseconds_since(ran.started),
+            peak_memory_bytes: ran.peak_memory_bytes,
+            stage: job.vertex.about.stage.clone(),
+            instruction: job.vertex.about.instruction.clone(),
+        };
+        Ok(self.store.put_record(&self.lease, &record)?)
+    }
+
+    /// The version that a remote source has now; none for everything else.
+    pub(crate) fn own_version(&self, vertex: &Vertex) -> Result<Option<Digest>, Cause> {
+        match &vertex.op {
+            Op::Source(graph::Source::Http(http)) => {
+                Err(Cause::NotYet(format!("ADD of a remote file ({})", http.url)))
+            }
+            Op::Source(graph::Source::Git(git)) => {
+                Err(Cause::NotYet(format!("a git source ({})", git.remote)))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// The content identity of a part of a tree.
+fn pick_digest(stack: &Stack, pick: &key::Pick) -> Result<Digest, Cause> {
+    let ignore = dockerfile::ignore::Ignore::new(&pick.exclude)
+        .map_err(|error| Cause::Task(format!("the pattern of --exclude: {error}")))?;
+    let excluded = |path: &LayerPath| ignore.excludes(path.as_bytes());
+    if pick.parents {
+        return parents_digest(stack, pick, &excluded);
+    }
+    let selector = tree::Selector {
+        path: pick.path.as_bytes(),
+        wildcard: pick.wildcard,
+        follow_links: pick.follow_symlink,
+        include: None,
+        exclude: (!pick.exclude.is_empty()).then_some(&excluded),
+    };
+    Ok(stack.selection_digest(&selector)?.digest())
+}
+
+/// `COPY --parents`: what the source's pattern finds below its pivot, with the folders above.
+fn parents_digest(
+    stack: &Stack,
+    pick: &key::Pick,
+    excluded: &dyn Fn(&LayerPath) -> bool,
+) -> Result<Digest, Cause> {
+    let source = image::copy::Source::with_parents(pick.path.as_bytes())
+        .map_err(|error| Cause::Task(format!("the pattern `{}`: {error}", pick.path)))?;
+    let includes = |path: &LayerPath| source.include.iter().any(|pattern| pattern.matches(path.as_bytes()));
+    let selector = tree::Selector {
+        path: &source.path,
+        wildcard: false,
+        follow_links: true,
+        include: Some(&includes),
+        exclude: (!pick.exclude.is_empty()).then_some(excluded),
+    };
+    Ok(stack.selection_digest(&selector)?.digest())
+}

@@ -1,0 +1,197 @@
+//! Build contexts: read once a build, and only what the graph can reach.
+
+use std::{
+    collections::BTreeMap,
+    os::fd::AsFd,
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+use dockerfile::{ignore::Ignore, text};
+use graph::{Local, Op, Source, Vertex};
+use image::{
+    folder::{SourceFolder, replant, write_plan},
+    scan::{Purpose, Reach, ScanOptions, StatKey, Visit, scan_at},
+};
+use oci::Digest;
+use rustix::fs::{Mode, OFlags, open};
+use store::HashCache;
+use tree::{Layer, LayerPath};
+
+use super::{Effects, layers::UPPER};
+use crate::{error::Cause, result::VertexResult};
+
+/// A build context that was read.
+pub struct Context {
+    /// `context`, or the named context's name.
+    pub(crate) name: String,
+    /// What of it the graph can reach and no pattern leaves out.
+    pub(crate) layer: Arc<Layer>,
+    /// The folder itself.
+    pub(crate) folder: PathBuf,
+    ignore: Ignore,
+    /// A copy that a step can be shown, made when one wants it.
+    copy: OnceLock<PathBuf>,
+    making: Mutex<()>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context")
+            .field("name", &self.name)
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// Whether a path, as `COPY` writes it, is there and left out by the ignore file.
+    pub(crate) fn is_ignored(&self, path: &str) -> bool {
+        let Ok(path) = LayerPath::clamp(&text::encode(path)) else { return false };
+        use std::os::unix::ffi::OsStrExt;
+        let there = self.folder.join(std::ffi::OsStr::from_bytes(path.as_bytes())).symlink_metadata().is_ok();
+        there && self.ignore.excludes(path.as_bytes())
+    }
+
+    /// What messages call it.
+    pub(crate) fn shown(&self) -> String {
+        match self.name.as_str() {
+            "context" => "the build context".to_owned(),
+            name => format!("the context `{name}`"),
+        }
+    }
+}
+
+/// The contexts of a build by their vertex's description.
+#[derive(Default)]
+pub(crate) struct Contexts(Mutex<BTreeMap<String, Arc<Slot>>>);
+
+#[derive(Default)]
+struct Slot {
+    read: OnceLock<(Arc<Context>, HashCache)>,
+    reading: Mutex<()>,
+}
+
+impl Contexts {
+    /// Remembers the digests of the files that were read.
+    pub(crate) fn save(&self, effects: &Effects) -> Result<(), Cause> {
+        for slot in self.0.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            if let Some((_, hashes)) = slot.read.get() {
+                hashes.save(&effects.lease)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn slot(&self, local: &Local) -> Arc<Slot> {
+        let name = format!("{local:?}");
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default().clone()
+    }
+}
+
+impl Effects {
+    /// Digest of what a vertex can see of a local input.
+    pub(crate) fn fingerprint(
+        &self,
+        vertex: &Vertex,
+        input: usize,
+        source: &Vertex,
+    ) -> Result<Digest, Cause> {
+        let context = self.context_of(source)?;
+        self.seen(vertex, input, &context)
+    }
+
+    /// The context of a local source.
+    pub(crate) fn context_of(&self, vertex: &Vertex) -> Result<VertexResult, Cause> {
+        let Op::Source(Source::Local(local)) = &vertex.op else {
+            return Err(Cause::Task("not a local source".to_owned()));
+        };
+        let slot = self.contexts.slot(local);
+        // Whoever comes second waits for the first to have read it.
+        let _turn = slot.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((context, _)) = slot.read.get() {
+            return Ok(VertexResult::Context(context.clone()));
+        }
+        let (context, hashes) = self.read_context(local)?;
+        let (context, _) = slot.read.get_or_init(|| (Arc::new(context), hashes));
+        Ok(VertexResult::Context(context.clone()))
+    }
+
+    fn read_context(&self, local: &Local) -> Result<(Context, HashCache), Cause> {
+        let shown = || PathBuf::from(format!("the context `{}`", local.name));
+        let folder = self.client.context(&local.name).map_err(Cause::io("read", shown()))?;
+        let root = open(&folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| Cause::io("open", &folder)(errno.into()))?;
+        let ignore =
+            Ignore::new(&local.ignore).map_err(|error| Cause::Task(format!("the ignore file: {error}")))?;
+        let sources: Vec<Vec<u8>> =
+            local.reaches.iter().map(|source| text::encode(source).into_owned()).collect();
+        let sources: Vec<&[u8]> = sources.iter().map(Vec::as_slice).collect();
+        let reach = match sources.is_empty() {
+            true => Reach::everything(),
+            false => Reach::of(root.as_fd(), &sources)?,
+        };
+        use std::os::unix::ffi::OsStrExt;
+        let hashes = self.store.hash_cache(folder.as_os_str().as_bytes())?;
+        let filter = |path: &LayerPath, is_folder: bool| {
+            reach.visit(path, is_folder).and(unignored(&ignore, path, is_folder))
+        };
+        let options = ScanOptions { purpose: Purpose::Context, filter: &filter, hashes: &Hashes(&hashes) };
+        let layer = scan_at(root.as_fd(), &options)?;
+        let context = Context {
+            name: local.name.clone(),
+            layer: Arc::new(layer),
+            folder,
+            ignore,
+            copy: OnceLock::new(),
+            making: Mutex::new(()),
+        };
+        Ok((context, hashes))
+    }
+
+    /// A folder with what was read of a context and nothing else, for a step to see.
+    pub(crate) fn context_folder(&self, context: &Context) -> Result<PathBuf, Cause> {
+        let _turn = context.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = context.copy.get() {
+            return Ok(folder.clone());
+        }
+        let to = self.lease.new_folder()?;
+        let from = SourceFolder::watched(&context.folder).map_err(Cause::io("open", &context.folder))?;
+        write_plan(&replant(&context.layer), &[vec![from]], &to, UPPER)?;
+        Ok(context.copy.get_or_init(|| to).clone())
+    }
+
+    /// A result that can be an image: a context becomes one layer.
+    pub(crate) fn with_layers(&self, result: VertexResult) -> Result<VertexResult, Cause> {
+        let VertexResult::Context(context) = &result else { return Ok(result) };
+        let folder = self.context_folder(context)?;
+        let id = self.store.commit_layer(&self.lease, &context.layer, Some(&folder), None)?;
+        Ok(VertexResult::layers(vec![store::ResultLayer { layer: id, created: None }]))
+    }
+}
+
+fn unignored(ignore: &Ignore, path: &LayerPath, is_folder: bool) -> Visit {
+    match (ignore.excludes(path.as_bytes()), is_folder) {
+        (false, _) => Visit::Take,
+        (true, true) if ignore.may_contain_included(path.as_bytes()) => Visit::Descend,
+        (true, _) => Visit::Skip,
+    }
+}
+
+/// The store's memory of digests, as a scan asks for it.
+struct Hashes<'a>(&'a HashCache);
+
+impl image::scan::HashCache for Hashes<'_> {
+    fn get(&self, key: &StatKey) -> Option<Digest> {
+        self.0.get(&stored(key))
+    }
+
+    fn put(&self, key: StatKey, digest: Digest) {
+        self.0.put(stored(&key), digest);
+    }
+}
+
+fn stored(key: &StatKey) -> store::StatKey {
+    let StatKey { device, inode, size, mtime_ns, ctime_ns } = *key;
+    store::StatKey { device, inode, size, mtime_ns, ctime_ns }
+}

@@ -1,0 +1,185 @@
+//! `RUN`: a process on a snapshot; what it wrote is the new layer.
+
+use std::{
+    ffi::OsString,
+    fs,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+};
+
+use graph::{Exec, ExtraHost, Network, Security};
+use image::overlay::OverlayXattrs;
+use sandbox::{CapabilitySet, Mount, MountKind, ResourceLimit, Rootfs, Spec, Status, Stdio, User, Writable};
+use tree::Identity;
+
+use super::{Effects, Job, cache::Ran, layers::UPPER, logs::Logs};
+use crate::{
+    error::Cause,
+    result::{Mounted, VertexResult, mtime},
+};
+
+/// What `hostname` says in a step that names none.
+pub(crate) const HOST_NAME: &str = "buildkitsandbox";
+
+impl Effects {
+    /// Runs a process on the layers of its root input, and keeps what it wrote as one more.
+    pub(crate) fn exec(&self, exec: &Exec, job: &Job) -> Result<VertexResult, Cause> {
+        let started = self.clock.now();
+        let root = exec.mounts.iter().find(|mount| mount.target == "/").and_then(|mount| mount.input);
+        let base = root.map_or_else(|| VertexResult::layers(Vec::new()), |input| job.inputs[input].0.clone());
+        let below = self.mounted(&base)?;
+        let identity = self.identity(&below, &exec.user)?;
+        let mut mounts = self.mounts(exec, job)?;
+        let writable = Writable { upper: self.lease.new_folder()?, work: self.lease.new_folder()? };
+        self.make_cwd(&below, &writable.upper, &exec.cwd)?;
+        let hostname = if exec.hostname.is_empty() { HOST_NAME } else { &exec.hostname };
+        let mut list = self.network_files(hostname, &exec.extra_hosts)?;
+        list.append(&mut mounts.list);
+        let spec = Spec {
+            rootfs: Rootfs::Overlay {
+                lowers: below.folders.iter().rev().cloned().collect(),
+                writable: writable.clone(),
+            },
+            empty: self.empty.clone(),
+            readonly_root: false,
+            mounts: list,
+            argv: exec.args.iter().map(OsString::from).collect(),
+            env: environment(exec, &identity, &mounts.env),
+            cwd: PathBuf::from(&exec.cwd),
+            user: User { uid: identity.uid, gid: identity.gid, additional_gids: identity.groups },
+            hostname: hostname.to_owned(),
+            network: match exec.network {
+                Network::None => sandbox::Network::None,
+                Network::Default | Network::Host => sandbox::Network::Host,
+            },
+            capabilities: match exec.security {
+                Security::Sandbox => CapabilitySet::docker_default(),
+                Security::Insecure => CapabilitySet::ALL,
+            },
+            protect_kernel_paths: exec.security == Security::Sandbox,
+            shm_size_bytes: exec.shm_size_bytes.unwrap_or(Spec::DEFAULT_SHM_SIZE_BYTES),
+            limits: limits(exec),
+        };
+        let peak_memory_bytes = self.run_spec(exec, &spec, job)?;
+        drop(mounts);
+        let layer = image::diff::diff(
+            &writable.upper,
+            &below.stack,
+            OverlayXattrs::default(),
+            &image::scan::NoHashCache,
+        )?;
+        let ran = Ran { started, peak_memory_bytes };
+        self.keep_layer(job, base.as_layers(), &layer, &writable.upper, &ran)
+    }
+
+    /// Runs the process to its end. The most memory that it used at once, in bytes.
+    fn run_spec(&self, exec: &Exec, spec: &Spec, job: &Job) -> Result<Option<u64>, Cause> {
+        let (logs, stdout, stderr) = Logs::start(&self.sink, &self.clock, job.digest)?;
+        let running = sandbox::start(spec, Stdio::Streams { stdin: None, stdout, stderr })?;
+        let handle = running.handle();
+        let cancelled = job.cancel.on_set(move || {
+            // A step that has ended meanwhile cannot be killed, and need not be.
+            let _killed = handle.kill();
+        });
+        let report = running.wait();
+        drop(cancelled);
+        let last_lines = logs.finish();
+        let report = report?;
+        for warning in &report.warnings {
+            self.warn_once("sandbox", warning);
+        }
+        if job.cancel.is_set() {
+            return Err(Cause::Cancelled);
+        }
+        let (code, signal) = match report.status {
+            Status::Exited(0) => return Ok(report.peak_memory_bytes),
+            Status::Exited(code) => (Some(code), None),
+            Status::Signaled(signal) => (None, Some(signal)),
+        };
+        Err(Cause::Exit { command: command_text(exec), code, signal, last_lines })
+    }
+
+    /// Makes the step's folder in its own layer, where the layers below lack it.
+    pub(crate) fn make_cwd(&self, below: &Mounted, upper: &Path, cwd: &str) -> Result<(), Cause> {
+        let bad = |error: tree::BadPath| Cause::Task(format!("the working directory {cwd}: {error}"));
+        let cwd = tree::LayerPath::clamp(cwd.as_bytes()).map_err(bad)?;
+        let resolved = below.stack.resolve(&cwd, true)?;
+        if resolved.is_root() || below.stack.lookup(&resolved).is_some() {
+            return Ok(());
+        }
+        let mut planner = image::copy::Planner::new(&below.stack);
+        let created = mtime(self.clock.now().epoch());
+        let (mode, owner, make_parents) = (0o755, None, true);
+        planner.mkdir(&image::copy::Mkdir { path: cwd, mode, owner, make_parents, created })?;
+        let plan = planner.finish();
+        image::folder::write_plan(&plan, &[], upper, UPPER)?;
+        Ok(())
+    }
+}
+
+impl Effects {
+    /// `/etc/hosts` and `/etc/resolv.conf`, which are generated and never in the layer.
+    pub(crate) fn network_files(&self, hostname: &str, extra: &[ExtraHost]) -> Result<Vec<Mount>, Cause> {
+        let folder = self.lease.new_folder()?;
+        let write = |name: &str, text: &[u8]| {
+            let path = folder.join(name);
+            fs::write(&path, text).map_err(Cause::io("write", path))
+        };
+        write("hosts", hosts(hostname, extra).as_bytes())?;
+        // A host without the file has no name resolution to hand on.
+        write("resolv.conf", &fs::read("/etc/resolv.conf").unwrap_or_default())?;
+        let mount = |name: &str| Mount {
+            target: Path::new("/etc").join(name),
+            kind: MountKind::Bind { root: folder.clone(), path: PathBuf::from(name), readonly: true },
+        };
+        Ok(vec![mount("hosts"), mount("resolv.conf")])
+    }
+}
+
+/// The command as messages show it: the text that was given to a shell, else all arguments.
+fn command_text(exec: &Exec) -> String {
+    match exec.args.as_slice() {
+        [shell, flag, text] if flag.starts_with('-') && flag.ends_with('c') && !shell.is_empty() => {
+            text.clone()
+        }
+        args => args.join(" "),
+    }
+}
+
+fn environment(exec: &Exec, identity: &Identity, more: &[(String, Vec<u8>)]) -> Vec<(OsString, OsString)> {
+    let mut env: Vec<(OsString, OsString)> = Vec::new();
+    for assignment in &exec.env {
+        let (name, value) = assignment.split_once('=').unwrap_or((assignment, ""));
+        env.push((name.into(), value.into()));
+    }
+    for (name, value) in &exec.proxy_env {
+        env.push((name.into(), value.into()));
+    }
+    for (name, value) in more {
+        env.push((name.into(), OsString::from_vec(value.clone())));
+    }
+    let has = |env: &[(OsString, OsString)], wanted: &str| env.iter().any(|(name, _)| name == wanted);
+    if !has(&env, "HOME") {
+        env.push(("HOME".into(), OsString::from_vec(identity.home.clone())));
+    }
+    if !has(&env, "PATH") {
+        env.push(("PATH".into(), Spec::DEFAULT_PATH.into()));
+    }
+    env
+}
+
+fn limits(exec: &Exec) -> Vec<ResourceLimit> {
+    let of = |limit: &graph::Ulimit| {
+        let resource = sandbox::Resource::ALL.into_iter().find(|resource| resource.name() == limit.name)?;
+        Some(ResourceLimit { resource, soft: limit.soft, hard: limit.hard })
+    };
+    exec.ulimits.iter().filter_map(of).collect()
+}
+
+fn hosts(host_name: &str, extra: &[ExtraHost]) -> String {
+    let mut text = format!("127.0.0.1\tlocalhost {host_name}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    for ExtraHost { host, ip } in extra {
+        text.push_str(&format!("{ip}\t{host}\n"));
+    }
+    text
+}

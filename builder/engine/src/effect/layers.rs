@@ -1,0 +1,125 @@
+//! The forms of a layer that effects need, each made from another when it is wanted.
+
+use std::{
+    fs::File,
+    io::Read,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use image::{
+    apply::{ApplyOptions, Ownership, apply},
+    detect::decompress,
+    folder::Form,
+    overlay::OverlayXattrs,
+};
+use oci::Digest;
+use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
+use store::{LockName, ResultLayer};
+use tree::{LayerId, LayerPath, Stack};
+
+use super::Effects;
+use crate::{
+    error::Cause,
+    result::{Mounted, VertexResult},
+};
+
+impl Effects {
+    /// The stacked manifests of layers.
+    pub(crate) fn stack(&self, layers: &[ResultLayer]) -> Result<Stack, Cause> {
+        let trees: Result<Vec<_>, store::Error> =
+            layers.iter().map(|layer| self.store.tree(&layer.layer)).collect();
+        Ok(Stack::new(trees?))
+    }
+
+    /// A result as something to read: layers with their folders, or a context.
+    pub(crate) fn mounted(&self, result: &VertexResult) -> Result<Mounted, Cause> {
+        match result {
+            VertexResult::Layers { layers, .. } => {
+                let stack = self.stack(layers)?;
+                let folders = (0..layers.len()).map(|at| self.folder(layers, at));
+                Ok(Mounted { folders: folders.collect::<Result<_, _>>()?, stack, watched: false })
+            }
+            VertexResult::Context(context) => Ok(Mounted {
+                stack: Stack::new(vec![context.layer.clone()]),
+                folders: vec![context.folder.clone()],
+                watched: true,
+            }),
+        }
+    }
+
+    /// The folder of layer `at`, made from a blob where it is not there.
+    pub(crate) fn folder(&self, layers: &[ResultLayer], at: usize) -> Result<PathBuf, Cause> {
+        let id = layers[at].layer;
+        if let Some(folder) = self.store.layer_folder(&self.lease, &id)? {
+            return Ok(folder);
+        }
+        let _turn = self.store.lock(&LockName::Layer(id), &mut |_| ControlFlow::Continue(()))?;
+        if let Some(folder) = self.store.layer_folder(&self.lease, &id)? {
+            return Ok(folder);
+        }
+        self.unpack_again(&layers[..at], id)?;
+        let lost = || Cause::LayerLost { layer: id.digest().to_string() };
+        self.store.layer_folder(&self.lease, &id)?.ok_or_else(lost)
+    }
+
+    fn unpack_again(&self, below: &[ResultLayer], id: LayerId) -> Result<(), Cause> {
+        let lost = || Cause::LayerLost { layer: id.digest().to_string() };
+        let (_, form) = self.store.layer_blobs(&self.lease, &id)?.into_iter().next().ok_or_else(lost)?;
+        let blob = self.store.blob(&self.lease, &form.blob.digest())?.ok_or_else(lost)?;
+        let file = File::open(&blob.path).map_err(Cause::io("open", &blob.path))?;
+        let folder = self.lease.new_folder()?;
+        let options = ApplyOptions::default();
+        let (_, tar) = decompress(file).map_err(Cause::io("read", &blob.path))?;
+        let mut applied = apply(tar, &folder, &options)?;
+        let lower = self.stack(below)?;
+        applied.settle(&folder, &options, &|path| lower.lookup(path).map(|(_, node)| node.clone()))?;
+        if applied.layer.id() != id {
+            return Err(lost());
+        }
+        self.store.commit_layer(&self.lease, &applied.layer, Some(&folder), None)?;
+        Ok(())
+    }
+
+    /// The bytes of a small file of a tree; `None` where there is no such file.
+    pub(crate) fn read_file(&self, mounted: &Mounted, path: &str) -> Result<Option<Vec<u8>>, Cause> {
+        let Ok(path) = LayerPath::clamp(path.as_bytes()) else { return Ok(None) };
+        let Ok(path) = mounted.stack.resolve(&path, true) else { return Ok(None) };
+        let Some((layer, node)) = mounted.stack.lookup(&path) else { return Ok(None) };
+        if !matches!(node.kind, tree::Kind::File { .. }) {
+            return Ok(None);
+        }
+        let folder = &mounted.folders[layer];
+        let mut file = open_beneath(folder, node.hardlink.as_ref().unwrap_or(&path))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(Cause::io("read", folder.join(path.to_string())))?;
+        Ok(Some(bytes))
+    }
+
+    /// Content identity of all layers of a result: what is in them, without times.
+    pub(crate) fn content_of(&self, layers: &[ResultLayer]) -> Result<Digest, Cause> {
+        let mut hasher = oci::Hasher::new();
+        for layer in layers {
+            let tree: Arc<tree::Layer> = self.store.tree(&layer.layer)?;
+            hasher.field(tree.content_digest().digest().raw());
+        }
+        Ok(hasher.finish())
+    }
+}
+
+/// Opens a regular file below a folder, on a path of real folders: no link is followed, so nothing leads out.
+pub(crate) fn open_beneath(folder: &Path, path: &LayerPath) -> Result<File, Cause> {
+    let failed = |errno: rustix::io::Errno| {
+        Cause::io("open", folder.join(path.to_string().trim_start_matches('/')))(errno.into())
+    };
+    let root =
+        open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    // NONBLOCK: a pipe that took a file's place must not make us wait.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    Ok(File::from(openat2(&root, path.as_bytes(), flags, Mode::empty(), resolve).map_err(failed)?))
+}
+
+/// The form of a layer's folder in the state folder.
+pub(crate) const UPPER: Form = Form::Upper { overlay: OverlayXattrs::Trusted, ownership: Ownership::Real };

@@ -1,0 +1,149 @@
+//! The effects that the solver asks for: what acts and does not decide.
+//!
+//! | Action      | File |
+//! |-------------|------|
+//! | fingerprint | `context.rs`: reads a build context once, and only what the graph can reach |
+//! | look up     | `cache.rs`: records, content keys, interning |
+//! | run: image  | `pull.rs`: blobs from a registry, a layout or the local store, unpacked |
+//! | run: `RUN`  | `exec.rs`, `mounts.rs`, `identity.rs`, `logs.rs`, `ssh.rs` |
+//! | run: `COPY` | `file.rs`, `archive.rs` |
+//! | run: merge, diff | `stack.rs` |
+//!
+//! `layers.rs` gives the forms of a layer that the others need: manifests, folders, blobs.
+
+pub(crate) mod archive;
+pub(crate) mod cache;
+pub(crate) mod context;
+pub(crate) mod exec;
+pub(crate) mod file;
+pub(crate) mod identity;
+pub(crate) mod layers;
+pub(crate) mod logs;
+pub(crate) mod mounts;
+pub(crate) mod pull;
+pub(crate) mod ssh;
+pub(crate) mod stack;
+
+use std::{
+    collections::BTreeSet,
+    ops::ControlFlow,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use graph::{Ingredient, Op, Source, Vertex};
+use oci::Digest;
+use solver::DefinitionKey;
+use store::{Lease, LockName, Store, Waiting};
+
+use crate::{
+    cancel::Cancel,
+    client::Client,
+    clock::Clock,
+    error::Cause,
+    progress::{Event, Log, SharedSink, Stream, Warning},
+    result::VertexResult,
+};
+
+/// What all effects of one build share.
+pub(crate) struct Effects {
+    pub(crate) store: Store,
+    pub(crate) lease: Lease,
+    pub(crate) client: Arc<dyn Client>,
+    pub(crate) registry: registry::Client,
+    pub(crate) sink: SharedSink,
+    pub(crate) clock: Clock,
+    /// An empty folder, for overlays without layers.
+    pub(crate) empty: PathBuf,
+    pub(crate) contexts: context::Contexts,
+    pub(crate) images: pull::Images,
+    pub(crate) said: Mutex<BTreeSet<String>>,
+}
+
+/// A vertex to run.
+pub(crate) struct Job {
+    pub(crate) vertex: Vertex,
+    /// The vertex's digest, for progress.
+    pub(crate) digest: Digest,
+    pub(crate) definition: Option<(DefinitionKey, Vec<Ingredient>)>,
+    pub(crate) inputs: Vec<(VertexResult, u32)>,
+    pub(crate) cancel: Cancel,
+}
+
+impl Effects {
+    /// Runs a vertex.
+    pub(crate) async fn run(self: Arc<Self>, job: Job) -> Result<VertexResult, Cause> {
+        if let Op::Source(source) = &job.vertex.op {
+            return match source {
+                Source::Image { image, .. } => self.pull(image.manifest(), &job).await,
+                Source::OciLayout(layout) => self.pull(layout.manifest, &job).await,
+                Source::Local(_) => self.blocking(move |effects| effects.context_of(&job.vertex)).await,
+                Source::Http(http) => Err(Cause::NotYet(format!("ADD of a remote file ({})", http.url))),
+                Source::Git(git) => Err(Cause::NotYet(format!("a git source ({})", git.remote))),
+            };
+        }
+        self.blocking(move |effects| effects.step(&job)).await
+    }
+
+    /// Runs a step under the lock of its key: of two processes that want it, one makes it and the other finds it.
+    fn step(self: &Arc<Self>, job: &Job) -> Result<VertexResult, Cause> {
+        if matches!(job.vertex.op, Op::Merge | Op::Diff) {
+            return self.restack(job);
+        }
+        let _turn = match &job.definition {
+            Some((key, _)) => {
+                let (turn, waited) = self.wait_turn(&LockName::Step(key.digest()), job)?;
+                if waited && !job.vertex.about.ignore_cache {
+                    if let Some(record) = self.store.by_definition_key(&self.lease, &key.digest())? {
+                        return Ok(VertexResult::found(record.result));
+                    }
+                }
+                Some(turn)
+            }
+            None => None,
+        };
+        match &job.vertex.op {
+            Op::Exec(exec) => self.exec(exec, job),
+            Op::File(file) => self.file(file, job),
+            Op::Source(_) | Op::Merge | Op::Diff => Err(Cause::Task("not a step".to_owned())),
+        }
+    }
+
+    /// Takes a lock, with a line of progress when another process holds it; whether it did.
+    pub(crate) fn wait_turn(&self, name: &LockName, job: &Job) -> Result<(store::Lock, bool), Cause> {
+        let mut waited = false;
+        let lock = self.store.lock(name, &mut |waiting: &Waiting| {
+            if !waited {
+                waited = true;
+                let holder = waiting.holder.map_or(String::new(), |pid| format!(" (process {pid})"));
+                self.say(job.digest, &format!("waiting for another build{holder}\n"));
+            }
+            if job.cancel.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        lock.map(|lock| (lock, waited)).ok_or(Cause::Cancelled)
+    }
+
+    /// Runs blocking work where it may block.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        self: Arc<Self>,
+        work: impl FnOnce(&Arc<Effects>) -> Result<T, Cause> + Send + 'static,
+    ) -> Result<T, Cause> {
+        let done = tokio::task::spawn_blocking(move || work(&self)).await;
+        done.map_err(|error| Cause::Task(error.to_string()))?
+    }
+
+    /// Adds a line to a vertex's log.
+    pub(crate) fn say(&self, vertex: Digest, text: &str) {
+        let bytes = text.as_bytes().to_vec();
+        self.sink.event(Event::Log(Log { vertex, stream: Stream::Stderr, bytes, time: self.clock.now() }));
+    }
+
+    /// Warns, once a build for each text.
+    pub(crate) fn warn_once(&self, code: &str, message: &str) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.insert(message.to_owned()) {
+            let (code, message) = (code.to_owned(), message.to_owned());
+            self.sink.event(Event::Warning(Warning { vertex: None, code, message, source: None }));
+        }
+    }
+}

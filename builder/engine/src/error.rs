@@ -1,0 +1,223 @@
+//! Why a build failed: facts with their data. The command line owns the words around them.
+
+use std::{io, path::PathBuf};
+
+use dockerfile::LowerError;
+use dockerfile_parser::ParseError;
+use graph::SourceRange;
+use oci::Digest;
+
+/// Why a build, or a command about images, did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The Dockerfile cannot be read.
+    #[error("the Dockerfile has {} errors", .0.len())]
+    Parse(Vec<ParseError>),
+    /// The Dockerfile cannot be lowered.
+    #[error(transparent)]
+    Lower(Box<LowerError>),
+    /// A vertex failed.
+    #[error("{vertex}: {cause}")]
+    Vertex {
+        /// The vertex as progress shows it.
+        vertex: String,
+        /// Its digest.
+        digest: Digest,
+        /// Where it was written.
+        source_range: Option<SourceRange>,
+        /// Why.
+        cause: Box<Cause>,
+    },
+    /// Something outside any vertex failed.
+    #[error(transparent)]
+    Other(Box<Cause>),
+    /// The build was stopped.
+    #[error("the build was cancelled")]
+    Cancelled,
+}
+
+/// Why one thing failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// A process ended with something other than 0.
+    #[error("{}", exit_text(command, *code, *signal))]
+    Exit {
+        /// The command as the Dockerfile has it.
+        command: String,
+        /// Its exit code, where it ended by itself.
+        code: Option<u8>,
+        /// The signal that ended it.
+        signal: Option<i32>,
+        /// The last lines that it wrote.
+        last_lines: Vec<String>,
+    },
+    /// The sandbox could not be made.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
+    /// The state folder.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A registry.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    /// A source of `COPY` or `ADD` is not there.
+    #[error("`{path}` is not in {of}{}", if *ignored { ": the ignore file leaves it out" } else { "" })]
+    CopyMissing {
+        /// The source as written.
+        path: String,
+        /// `the build context`, `stage build`, ….
+        of: String,
+        /// Whether it is there and left out by the ignore file.
+        ignored: bool,
+    },
+    /// A copy cannot be done.
+    #[error(transparent)]
+    Copy(#[from] image::copy::CopyError),
+    /// Files changed or could not be read.
+    #[error(transparent)]
+    Scan(#[from] image::scan::ScanError),
+    /// Files could not be written.
+    #[error(transparent)]
+    Folder(#[from] image::folder::FolderError),
+    /// A layer or archive cannot be unpacked.
+    #[error(transparent)]
+    Apply(#[from] image::apply::ApplyError),
+    /// A layer cannot be written.
+    #[error(transparent)]
+    Encode(#[from] image::encode::EncodeError),
+    /// An OCI layout cannot be read or written.
+    #[error(transparent)]
+    Layout(#[from] image::layout::LayoutError),
+    /// A document of an image is wrong.
+    #[error(transparent)]
+    Document(#[from] oci::BadDocument),
+    /// A path of an image is none.
+    #[error(transparent)]
+    Resolve(#[from] tree::ResolveError),
+    /// The user of a step.
+    #[error(transparent)]
+    User(#[from] tree::BadUser),
+    /// A secret that a step needs was not given.
+    #[error("the step needs the secret `{0}`, and none of that id was given")]
+    SecretMissing(String),
+    /// An ssh agent that a step needs was not given.
+    #[error("the step needs the ssh agent `{0}`, and none of that id was given")]
+    SshMissing(String),
+    /// An image of the local store or a layout that is not there.
+    #[error("there is no image `{name}` in {place}")]
+    NoImage {
+        /// What was asked for.
+        name: String,
+        /// `the local store`, or the layout's path.
+        place: String,
+    },
+    /// Something that does not exist yet.
+    #[error("{0} is not supported yet")]
+    NotYet(String),
+    /// A layer of the cache lacks a part, and nothing can make it again.
+    #[error("the layer {layer} has neither its files nor a blob in the state folder")]
+    LayerLost {
+        /// The layer.
+        layer: String,
+    },
+    /// An operation on a file.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Io {
+        /// `write`, `open`, ….
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A part of Kiln that runs beside others ended without an answer.
+    #[error("an internal task ended without an answer: {0}")]
+    Task(String),
+    /// The build was stopped.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+fn exit_text(command: &str, code: Option<u8>, signal: Option<i32>) -> String {
+    match (code, signal) {
+        (Some(code), _) => format!("`{command}` exited with {code}"),
+        (None, Some(signal)) => format!("`{command}` was ended by signal {signal}"),
+        (None, None) => format!("`{command}` did not end by itself"),
+    }
+}
+
+impl Cause {
+    /// An operation on a file that failed.
+    pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Cause {
+        let path = path.into();
+        move |source| Cause::Io { doing, path, source }
+    }
+
+    /// A stable name, under which `docs/errors/` explains it.
+    pub fn code(&self) -> &str {
+        match self {
+            Cause::Exit { .. } => "run-failed",
+            Cause::Sandbox(_) => "sandbox",
+            Cause::Store(_) => "state-folder",
+            Cause::Registry(error) => error.code(),
+            Cause::CopyMissing { ignored: true, .. } => "copy-ignored",
+            Cause::CopyMissing { .. } => "copy-missing",
+            Cause::Copy(_) => "copy",
+            Cause::Scan(_) => "read",
+            Cause::Folder(_) => "write",
+            Cause::Apply(_) => "unpack",
+            Cause::Encode(_) => "encode",
+            Cause::Layout(_) => "oci-layout",
+            Cause::Document(_) => "bad-document",
+            Cause::Resolve(_) => "path",
+            Cause::User(_) => "user",
+            Cause::SecretMissing(_) => "secret-missing",
+            Cause::SshMissing(_) => "ssh-missing",
+            Cause::NoImage { .. } => "no-image",
+            Cause::NotYet(_) => "not-yet",
+            Cause::LayerLost { .. } => "layer-lost",
+            Cause::Io { .. } => "io",
+            Cause::Task(_) => "internal",
+            Cause::Cancelled => "cancelled",
+        }
+    }
+
+    /// An edit or a command that mends it.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Cause::CopyMissing { path, ignored: true, .. } => {
+                Some(format!("add the line `!{}` to .dockerignore", path.trim_start_matches('/')))
+            }
+            Cause::SecretMissing(id) => Some(format!("--secret id={id},src=FILE")),
+            Cause::SshMissing(id) => Some(format!("--ssh {id}")),
+            Cause::Registry(error) => error.help(),
+            Cause::Store(error) => error.help(),
+            Cause::LayerLost { .. } => Some("kiln build --no-cache".to_owned()),
+            Cause::NoImage { place, .. } if place == "the local store" => Some("kiln images".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+impl Error {
+    /// Exit status: 2 when the Dockerfile is wrong, 130 when the build was stopped, else 1.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Error::Parse(_) | Error::Lower(_) => 2,
+            Error::Vertex { .. } | Error::Other(_) => 1,
+            Error::Cancelled => 130,
+        }
+    }
+}
+
+impl From<Cause> for Error {
+    fn from(cause: Cause) -> Error {
+        Error::Other(Box::new(cause))
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Error {
+        Cause::from(error).into()
+    }
+}

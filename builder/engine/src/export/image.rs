@@ -1,0 +1,143 @@
+//! From layers and a config to an image: blobs encoded where they are not there yet, then the documents.
+
+use std::{collections::BTreeMap, fs::File, io, sync::Arc};
+
+use image::{
+    assemble::{Dialect, Image, ImageLayer, assemble, assemble_index},
+    blobs::{Blob, BlobSource},
+    compress::ENCODER_VERSION,
+    contents::Folder,
+    encode::encode_layer,
+    layer_tar::TarOptions,
+};
+use oci::{Descriptor, Digest, Epoch, Platform};
+use rayon::prelude::*;
+use store::{Codec, LayerBlob, ResultLayer};
+
+use super::Exporter;
+use crate::{
+    build::internal::Internal,
+    effect::{Effects, pull::PULLED},
+    error::Cause,
+    request::ImageForm,
+};
+
+/// One platform's image.
+pub(crate) struct BuiltImage {
+    pub(crate) platform: Platform,
+    pub(crate) image: Image,
+}
+
+/// The images of a build, and what names them all.
+pub(crate) struct ImageSet {
+    pub(crate) images: Vec<BuiltImage>,
+    /// The manifest of the only platform, or the index of several.
+    pub(crate) top: Descriptor,
+    documents: BTreeMap<Digest, Vec<u8>>,
+}
+
+impl ImageSet {
+    /// Where the set's blobs are.
+    pub(crate) fn blobs<'a>(&'a self, effects: &'a Arc<Effects>) -> StoreBlobs<'a> {
+        StoreBlobs { effects, documents: &self.documents }
+    }
+}
+
+/// Blobs of the state folder, and documents that were just made.
+pub(crate) struct StoreBlobs<'a> {
+    effects: &'a Arc<Effects>,
+    documents: &'a BTreeMap<Digest, Vec<u8>>,
+}
+
+impl BlobSource for StoreBlobs<'_> {
+    fn open(&self, digest: &Digest) -> io::Result<Blob> {
+        if let Some(bytes) = self.documents.get(digest) {
+            return Ok(Blob::bytes(bytes.clone()));
+        }
+        let found = self.effects.store.blob(&self.effects.lease, digest).map_err(io::Error::other)?;
+        let found = found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, digest.to_string()))?;
+        Blob::file(File::open(found.path)?)
+    }
+}
+
+impl Exporter<'_> {
+    /// Puts the images of all platforms together.
+    pub(crate) fn image_set(&self, form: &ImageForm, shown: &Internal<'_>) -> Result<ImageSet, Cause> {
+        let mut images = Vec::new();
+        for built in self.built {
+            let blobs =
+                shown.part("exporting layers", 0, || self.layer_blobs(built.result.as_layers(), form))?;
+            let mut config = built.config.clone();
+            if let Some(epoch) = self.epoch {
+                config.created = Some(epoch.rfc3339());
+            }
+            let assembled = assemble(config, &blobs, form.annotations.clone(), Dialect::Oci);
+            let image = assembled.map_err(|error| Cause::Task(error.to_string()))?;
+            images.push(BuiltImage { platform: built.platform.clone(), image });
+        }
+        let mut documents = BTreeMap::new();
+        for built in &images {
+            documents.insert(built.image.manifest_descriptor.digest, built.image.manifest.clone());
+            documents.insert(built.image.config_descriptor.digest, built.image.config.clone());
+        }
+        let top = match images.as_slice() {
+            [only] => only.image.manifest_descriptor.clone(),
+            several => {
+                let manifests = several.iter().map(|built| Descriptor {
+                    platform: Some(built.platform.clone()),
+                    ..built.image.manifest_descriptor.clone()
+                });
+                let (bytes, top) = assemble_index(manifests.collect(), BTreeMap::new(), Dialect::Oci);
+                documents.insert(top.digest, bytes);
+                top
+            }
+        };
+        for bytes in documents.values() {
+            self.effects.store.add_blob(&self.effects.lease, bytes)?;
+        }
+        Ok(ImageSet { images, top, documents })
+    }
+
+    fn layer_blobs(&self, layers: &[ResultLayer], form: &ImageForm) -> Result<Vec<ImageLayer>, Cause> {
+        let one = |at: usize| {
+            let blob = self.layer_blob(layers, at, form)?;
+            let created =
+                layers[at].created.map(|created| self.epoch.map_or(created, |epoch| created.min(epoch)));
+            Ok(ImageLayer {
+                descriptor: Descriptor::new(blob.media_type, blob.blob.digest(), blob.size_bytes),
+                diff_id: blob.diff_id,
+                created: created.map(Epoch::rfc3339),
+                created_by: None,
+            })
+        };
+        (0..layers.len()).into_par_iter().map(one).collect()
+    }
+
+    /// The blob of layer `at`: the one that it was pulled as, or one that is there, or a new one.
+    fn layer_blob(&self, layers: &[ResultLayer], at: usize, form: &ImageForm) -> Result<LayerBlob, Cause> {
+        let (store, lease) = (&self.effects.store, &self.effects.lease);
+        let id = &layers[at].layer;
+        let epoch = self.epoch.map_or(String::new(), |epoch| format!(" epoch {}", epoch.0));
+        let codec = Codec(format!("{} v{ENCODER_VERSION}{epoch}", form.codec));
+        let known = store.layer_blobs(lease, id)?;
+        let pulled = known.iter().find(|(codec, _)| codec.0.starts_with(PULLED) && !form.force_compression);
+        if let Some((_, blob)) = pulled.or_else(|| known.iter().find(|(known, _)| *known == codec)) {
+            return Ok(blob.clone());
+        }
+        let folder = self.effects.folder(layers, at)?;
+        let contents = Folder::open(&folder).map_err(Cause::io("open", &folder))?;
+        let mut writer = store.blob_writer(lease)?;
+        let options = TarOptions { epoch: self.epoch, verify: false };
+        let encoded = encode_layer(&*store.tree(id)?, &contents, options, form.codec, &mut writer)?;
+        writer.commit(Some(&encoded.blob.digest()))?;
+        let blob = LayerBlob {
+            diff_id: encoded.diff_id,
+            blob: encoded.blob,
+            size_bytes: encoded.size_bytes,
+            diff_size_bytes: encoded.diff_size_bytes,
+            media_type: encoded.media_type,
+        };
+        store.add_layer_blob(lease, id, &codec, &blob)?;
+        Ok(blob)
+    }
+}

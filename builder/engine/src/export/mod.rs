@@ -1,0 +1,147 @@
+//! Results on their way out: images, archives, folders.
+//!
+//! Every file is written aside and renamed, so that a reader sees the old one or the new one whole.
+
+mod aside;
+mod image;
+mod tree;
+
+use std::{collections::BTreeMap, io::Write, path::Path, sync::Arc};
+
+pub(crate) use self::image::ImageSet;
+use ::image::layout::{NamedImage, write_archive, write_docker_archive, write_folder};
+use oci::{Epoch, Platform, Reference};
+
+use crate::{
+    build::internal::Internal,
+    effect::Effects,
+    error::Cause,
+    request::{Destination, ImageForm, Output},
+    result::VertexResult,
+};
+
+/// What was built for one platform.
+pub(crate) struct Built {
+    pub(crate) platform: Platform,
+    pub(crate) result: VertexResult,
+    pub(crate) config: oci::ImageConfig,
+}
+
+/// Writes results to an output.
+pub(crate) struct Exporter<'a> {
+    pub(crate) effects: &'a Arc<Effects>,
+    pub(crate) built: &'a [Built],
+    pub(crate) tags: &'a [Reference],
+    pub(crate) epoch: Option<Epoch>,
+}
+
+impl Exporter<'_> {
+    /// Writes to one output. The images that were put together for it, where it is one of images.
+    pub(crate) fn write(&self, output: &Output) -> Result<Option<ImageSet>, Cause> {
+        match output {
+            Output::CacheOnly => Ok(None),
+            Output::Store => {
+                let shown = Internal::start(self.effects, "exporting to image");
+                let set = self.image_set(&ImageForm::default(), &shown);
+                shown.end(set.as_ref().err());
+                set.map(Some)
+            }
+            Output::Oci { to, archive, form } => {
+                let shown = Internal::start(self.effects, "exporting to oci image format");
+                let set = self.image_set(form, &shown).and_then(|set| {
+                    let images = self.named(&set, form);
+                    shown.part("sending tarball", 0, || match (to, archive) {
+                        (Destination::Path(path), false) => {
+                            write_folder(&images, &set.blobs(self.effects), path).map_err(Cause::from)
+                        }
+                        (to, _) => {
+                            self.send(to, |out| Ok(write_archive(&images, &set.blobs(self.effects), out)?))
+                        }
+                    })?;
+                    Ok(set)
+                });
+                shown.end(set.as_ref().err());
+                set.map(Some)
+            }
+            Output::Docker { to, form } => {
+                let shown = Internal::start(self.effects, "exporting to docker image format");
+                let set = self.image_set(form, &shown).and_then(|set| {
+                    let images = self.named(&set, form);
+                    shown.part("sending tarball", 0, || {
+                        self.send(to, |out| Ok(write_docker_archive(&images, &set.blobs(self.effects), out)?))
+                    })?;
+                    Ok(set)
+                });
+                shown.end(set.as_ref().err());
+                set.map(Some)
+            }
+            Output::Local { to } => {
+                let shown = Internal::start(self.effects, "exporting to client directory");
+                let done = self.local(to);
+                shown.end(done.as_ref().err());
+                done.map(|()| None)
+            }
+            Output::Tar { to } => {
+                let shown = Internal::start(self.effects, "exporting to client tarball");
+                let done = self.tar(to);
+                shown.end(done.as_ref().err());
+                done.map(|()| None)
+            }
+        }
+    }
+
+    fn named(&self, set: &ImageSet, form: &ImageForm) -> Vec<NamedImage> {
+        let names = self.tags.iter().chain(&form.names).cloned().collect();
+        vec![NamedImage { descriptor: set.top.clone(), names }]
+    }
+
+    /// Gives `write` a file that takes its name when all is written, or standard output.
+    fn send(
+        &self,
+        to: &Destination,
+        write: impl FnOnce(&mut dyn Write) -> Result<(), Cause>,
+    ) -> Result<(), Cause> {
+        match to {
+            Destination::Path(path) => aside::write(path, write),
+            Destination::Stdout => {
+                let mut out = std::io::stdout().lock();
+                write(&mut out)?;
+                out.flush().map_err(Cause::io("write", "standard output"))
+            }
+        }
+    }
+
+    fn local(&self, to: &Path) -> Result<(), Cause> {
+        match self.built {
+            [only] => tree::write_folder(self.effects, &only.result, to),
+            several => several.iter().try_for_each(|built| {
+                let name = built.platform.to_string().replace('/', "_");
+                tree::write_folder(self.effects, &built.result, &to.join(name))
+            }),
+        }
+    }
+
+    fn tar(&self, to: &Destination) -> Result<(), Cause> {
+        let [only] = self.built else {
+            return Err(Cause::NotYet("a tar of several platforms".to_owned()));
+        };
+        self.send(to, |out| tree::write_tar(self.effects, &only.result, self.epoch, out))
+    }
+}
+
+/// What a metadata file says of images (`--metadata-file`).
+pub(crate) fn metadata(set: &ImageSet, tags: &[Reference]) -> BTreeMap<String, serde_json::Value> {
+    let mut metadata = BTreeMap::new();
+    let descriptor = serde_json::to_value(&set.top).expect("a descriptor is JSON");
+    metadata.insert("containerimage.descriptor".to_owned(), descriptor);
+    metadata.insert("containerimage.digest".to_owned(), set.top.digest.to_string().into());
+    if let [only] = set.images.as_slice() {
+        let config = only.image.config_descriptor.digest.to_string();
+        metadata.insert("containerimage.config.digest".to_owned(), config.into());
+    }
+    if !tags.is_empty() {
+        let names: Vec<String> = tags.iter().map(Reference::to_string).collect();
+        metadata.insert("image.name".to_owned(), names.join(",").into());
+    }
+    metadata
+}

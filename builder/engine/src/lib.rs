@@ -1,0 +1,36 @@
+//! The main flow: from a Dockerfile and a request to images, and the effects that the solver asks for.
+//!
+//! [`Engine::build`] is the whole of it: parse, lower, solve, export. What decides (`dockerfile`, `solver`) does not
+//! act; what acts (the effects here, over `store`, `registry`, `sandbox` and `image`) does not decide.
+//!
+//! | Folder    | Question |
+//! |-----------|----------|
+//! | `build/`  | in which order? the flow, the facts that lowering needs, the loop |
+//! | `effect/` | how is one vertex fingerprinted, looked up, made? |
+//! | `export/` | how does a result leave? |
+//! | `local/`  | what can be done with images that are here? |
+
+mod build;
+mod cancel;
+mod client;
+mod clock;
+mod effect;
+mod engine;
+mod error;
+mod export;
+mod local;
+pub mod progress;
+mod request;
+mod result;
+
+pub use build::BuildOutcome;
+pub use cancel::Cancel;
+pub use client::Client;
+pub use clock::{Clock, Time};
+pub use engine::{Engine, Settings};
+pub use error::{Cause, Error};
+pub use local::{
+    images::{FoundImage, HistoryEntry},
+    run::{Container, RunRequest, Terminal, Volume},
+};
+pub use request::{BuildRequest, Destination, ImageForm, Output};

@@ -1,0 +1,238 @@
+//! `kiln run`: a command in an image, in the sandbox that steps run in.
+
+use std::{
+    ffi::OsString,
+    fs,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use graph::Network;
+use oci::{Config, Digest};
+use sandbox::{
+    CapabilitySet, Handle, Mount, MountKind, Report, Rootfs, Running, Spec, Stdio, User, WindowSize, Writable,
+};
+
+use crate::{
+    cancel::Cancel,
+    client::Client,
+    effect::{
+        Effects, Job,
+        pull::{KnownImage, Place},
+    },
+    engine::Engine,
+    error::{Cause, Error},
+    progress::Silent,
+    result::VertexResult,
+};
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct RunRequest {
+    /// An image of the local store.
+    pub image: String,
+    /// The command; empty is the image's own.
+    pub command: Vec<String>,
+    /// In place of the image's entry point.
+    pub entrypoint: Option<String>,
+    /// Variables besides the image's.
+    pub env: Vec<(String, String)>,
+    /// Folder to start in, in place of the image's.
+    pub workdir: Option<String>,
+    /// User, in place of the image's.
+    pub user: Option<String>,
+    /// Network.
+    pub network: Network,
+    /// Host name; the image's short digest where none is given.
+    pub hostname: Option<String>,
+    /// Folders and files of the host.
+    pub volumes: Vec<Volume>,
+    /// What the command's input and output are.
+    pub terminal: Terminal,
+}
+
+/// A folder or file of the host inside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Absolute path on the host.
+    pub source: PathBuf,
+    /// Absolute path inside.
+    pub target: PathBuf,
+    /// Whether writing is refused.
+    pub readonly: bool,
+}
+
+/// What a command's input and output are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terminal {
+    /// Those of this process, without the input.
+    Output,
+    /// Those of this process.
+    Inherit,
+    /// A new terminal of this size: [`Container::terminal`].
+    New {
+        /// Lines.
+        rows: u16,
+        /// Characters in a line.
+        columns: u16,
+    },
+}
+
+/// A command that runs. Dropped, it is killed; what it wrote is thrown away.
+pub struct Container {
+    running: Running,
+    /// Keeps what it stands on.
+    _effects: Arc<Effects>,
+}
+
+impl Container {
+    /// Reaches it from another thread.
+    pub fn handle(&self) -> Handle {
+        self.running.handle()
+    }
+
+    /// Its terminal, where it has one.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn terminal(&self) -> std::io::Result<Option<OwnedFd>> {
+        self.running.terminal().map(|fd| fd.try_clone_to_owned()).transpose()
+    }
+
+    /// Waits until it ends.
+    ///
+    /// # Errors
+    /// When the kernel will not say.
+    pub fn wait(self) -> Result<Report, Error> {
+        Ok(self.running.wait().map_err(Cause::from)?)
+    }
+}
+
+impl Engine {
+    /// Starts a command in an image of the local store.
+    ///
+    /// # Errors
+    /// There is no such image, user or command.
+    pub async fn start(&self, request: RunRequest, client: Arc<dyn Client>) -> Result<Container, Error> {
+        let effects = Arc::new(self.effects(client, Arc::new(Silent))?);
+        let image = self.find(&effects.lease, &request.image)?;
+        let config = Arc::new(image.config);
+        let known = KnownImage { manifest: image.manifest, config: config.clone(), place: Place::Store };
+        effects.images.add(image.manifest_digest, known);
+        let layers = effects.pull(image.manifest_digest, &job_of(image.manifest_digest)).await?;
+        let container = effects.clone().blocking(move |effects| {
+            let hostname = image.manifest_digest.short();
+            let spec = spec(effects, &layers, &config.config, &request, &hostname)?;
+            let running = sandbox::start(&spec, stdio(request.terminal)?)?;
+            Ok(Container { running, _effects: effects.clone() })
+        });
+        Ok(container.await?)
+    }
+}
+
+fn job_of(image: Digest) -> Job {
+    let vertex = graph::Vertex { op: graph::Op::Merge, inputs: Vec::new(), about: graph::About::default() };
+    Job { vertex, digest: image, definition: None, inputs: Vec::new(), cancel: Cancel::new() }
+}
+
+fn stdio(terminal: Terminal) -> Result<Stdio, Cause> {
+    use std::os::fd::AsFd;
+    let own = |fd: std::os::fd::BorrowedFd<'_>| {
+        fd.try_clone_to_owned().map_err(Cause::io("open", "standard output"))
+    };
+    Ok(match terminal {
+        Terminal::Inherit => Stdio::Inherit,
+        Terminal::New { rows, columns } => Stdio::Terminal(WindowSize { rows, columns }),
+        Terminal::Output => Stdio::Streams {
+            stdin: None,
+            stdout: own(std::io::stdout().as_fd())?,
+            stderr: own(std::io::stderr().as_fd())?,
+        },
+    })
+}
+
+fn spec(
+    effects: &Effects,
+    layers: &VertexResult,
+    config: &Config,
+    request: &RunRequest,
+    hostname: &str,
+) -> Result<Spec, Cause> {
+    let below = effects.mounted(layers)?;
+    let user = request.user.as_deref().unwrap_or(&config.user);
+    let identity = effects.identity(&below, user)?;
+    let cwd = request.workdir.clone().unwrap_or_else(|| config.working_dir.clone());
+    let cwd = if cwd.is_empty() { "/".to_owned() } else { cwd };
+    let writable = Writable { upper: effects.lease.new_folder()?, work: effects.lease.new_folder()? };
+    effects.make_cwd(&below, &writable.upper, &cwd)?;
+    let hostname = request.hostname.clone().unwrap_or_else(|| hostname.to_owned());
+    let mut mounts = effects.network_files(&hostname, &[])?;
+    mounts.extend(request.volumes.iter().map(volume));
+    Ok(Spec {
+        rootfs: Rootfs::Overlay { lowers: below.folders.iter().rev().cloned().collect(), writable },
+        empty: effects.empty.clone(),
+        readonly_root: false,
+        mounts,
+        argv: argv(config, request),
+        env: env(config, request, &identity.home, &hostname),
+        cwd: PathBuf::from(cwd),
+        user: User { uid: identity.uid, gid: identity.gid, additional_gids: identity.groups },
+        hostname,
+        network: match request.network {
+            Network::None => sandbox::Network::None,
+            Network::Default | Network::Host => sandbox::Network::Host,
+        },
+        capabilities: CapabilitySet::docker_default(),
+        protect_kernel_paths: true,
+        shm_size_bytes: Spec::DEFAULT_SHM_SIZE_BYTES,
+        limits: Vec::new(),
+    })
+}
+
+fn volume(volume: &Volume) -> Mount {
+    // The source's folder is the root that the path cannot leave: a link may be mounted, not what it escapes to.
+    let (root, path) = match fs::canonicalize(&volume.source) {
+        Ok(real) => (PathBuf::from("/"), real.strip_prefix("/").map(Path::to_owned).unwrap_or_default()),
+        Err(_) => (PathBuf::from("/"), volume.source.clone()),
+    };
+    Mount { target: volume.target.clone(), kind: MountKind::Bind { root, path, readonly: volume.readonly } }
+}
+
+fn argv(config: &Config, request: &RunRequest) -> Vec<OsString> {
+    let own_entrypoint = config.entrypoint.clone().unwrap_or_default();
+    let entrypoint = match &request.entrypoint {
+        Some(entrypoint) => vec![entrypoint.clone()],
+        None => own_entrypoint,
+    };
+    let command = match (request.command.is_empty(), &request.entrypoint) {
+        (true, None) => config.cmd.clone().unwrap_or_default(),
+        // Another entry point is not given the image's arguments.
+        (true, Some(_)) => Vec::new(),
+        (false, _) => request.command.clone(),
+    };
+    entrypoint.into_iter().chain(command).map(OsString::from).collect()
+}
+
+fn env(config: &Config, request: &RunRequest, home: &[u8], hostname: &str) -> Vec<(OsString, OsString)> {
+    use std::os::unix::ffi::OsStringExt;
+    let mut env: Vec<(OsString, OsString)> = Vec::new();
+    let mut set = |name: &str, value: OsString| match env.iter_mut().find(|(known, _)| known == name) {
+        Some(known) => known.1 = value,
+        None => env.push((name.into(), value)),
+    };
+    set("PATH", Spec::DEFAULT_PATH.into());
+    set("HOSTNAME", hostname.into());
+    set("HOME", OsString::from_vec(home.to_vec()));
+    if matches!(request.terminal, Terminal::New { .. }) {
+        set("TERM", "xterm".into());
+    }
+    for assignment in &config.env {
+        let (name, value) = assignment.split_once('=').unwrap_or((assignment, ""));
+        set(name, value.into());
+    }
+    for (name, value) in &request.env {
+        set(name, value.into());
+    }
+    env
+}

@@ -1,0 +1,93 @@
+//! What one build is asked to do. All of it is values; the command line or an API client made them.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use oci::Reference;
+
+/// One build.
+#[derive(Clone, Debug)]
+pub struct BuildRequest {
+    /// The Dockerfile's name, as messages show it.
+    pub dockerfile_name: String,
+    /// The Dockerfile's bytes.
+    pub dockerfile: Vec<u8>,
+    /// What is asked of the Dockerfile.
+    pub frontend: dockerfile::Request,
+    /// `oci-layout://` contexts by the store name that the frontend's request uses: folder or archive.
+    pub layouts: BTreeMap<String, PathBuf>,
+    /// `--tag`.
+    pub tags: Vec<Reference>,
+    /// `--output`; empty puts the image into the local store.
+    pub outputs: Vec<Output>,
+    /// `--pull`: ask the registry even where the local store has the image.
+    pub pull: bool,
+}
+
+/// Where a result goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// The local image store.
+    Store,
+    /// An OCI layout, as an archive or a folder.
+    Oci {
+        /// Where to.
+        to: Destination,
+        /// Whether it is an archive.
+        archive: bool,
+        /// How the image is written.
+        form: ImageForm,
+    },
+    /// An archive for `docker load`.
+    Docker {
+        /// Where to.
+        to: Destination,
+        /// How the image is written.
+        form: ImageForm,
+    },
+    /// The files of the root file system, in a folder.
+    Local {
+        /// Where to.
+        to: PathBuf,
+    },
+    /// The files of the root file system, as a tar.
+    Tar {
+        /// Where to.
+        to: Destination,
+    },
+    /// Nowhere: the result stays in the cache.
+    CacheOnly,
+}
+
+/// How an image is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageForm {
+    /// How its own layers are compressed.
+    pub codec: image::compress::Codec,
+    /// Whether layers of the base are compressed that way as well.
+    pub force_compression: bool,
+    /// Names besides those of `--tag`.
+    pub names: Vec<Reference>,
+    /// Annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Default for ImageForm {
+    /// Gzip, as every registry and runtime takes it, and nothing else.
+    fn default() -> ImageForm {
+        ImageForm {
+            codec: image::compress::Codec::GZIP,
+            force_compression: false,
+            names: Vec::new(),
+            annotations: BTreeMap::new(),
+        }
+    }
+}
+
+/// A file or standard output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// A file or folder, written aside and renamed.
+    Path(PathBuf),
+    /// Standard output (`dest=-`).
+    Stdout,
+}

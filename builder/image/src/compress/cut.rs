@@ -1,0 +1,120 @@
+//! Where a stream is cut: after 64 bytes that look a certain way.
+//!
+//! Such a place is found again when bytes before it were inserted or removed, so that blocks behind an edit stay what
+//! they were. A gear hash (FastCDC's), one shift and one addition a byte, and none for the first bytes of each block.
+
+/// Bounds of a block's length in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    /// A block is at least this long, but for the last. At least 64.
+    pub(super) least: usize,
+    /// And at most this long.
+    pub(super) most: usize,
+    /// Past `least`, a cut is found after 2 to this power bytes on average.
+    pub(super) bits: u32,
+}
+
+/// What the hash sees: as many bytes as it has bits.
+const WINDOW: usize = 64;
+
+/// One random number for each byte value. Frozen: splitmix64 from seed 0.
+const GEAR: [u64; 256] = {
+    let mut gear = [0; 256];
+    let mut state = 0u64;
+    let mut at = 0;
+    while at < 256 {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        gear[at] = z ^ (z >> 31);
+        at += 1;
+    }
+    gear
+};
+
+/// Finds the cuts of a stream that comes in pieces.
+pub(super) struct Cutter {
+    sizes: Sizes,
+    length: usize,
+    hash: u64,
+}
+
+impl Cutter {
+    pub(super) fn new(sizes: Sizes) -> Cutter {
+        Cutter { sizes, length: 0, hash: 0 }
+    }
+
+    /// How many of the next `bytes` belong to the current block, and whether it ends there. Where it does not, they all
+    /// do.
+    pub(super) fn advance(&mut self, bytes: &[u8]) -> (usize, bool) {
+        let Sizes { least, most, bits } = self.sizes;
+        let unseen = (least - WINDOW).saturating_sub(self.length).min(bytes.len());
+        let mask = u64::MAX << (64 - bits);
+        self.length += unseen;
+        for (at, byte) in bytes.iter().enumerate().skip(unseen) {
+            self.hash = (self.hash << 1).wrapping_add(GEAR[usize::from(*byte)]);
+            self.length += 1;
+            if self.length >= most || (self.hash & mask == 0 && self.length >= least) {
+                (self.length, self.hash) = (0, 0);
+                return (at + 1, true);
+            }
+        }
+        (bytes.len(), false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZES: Sizes = Sizes { least: 1024, most: 8192, bits: 10 };
+
+    fn noise(length: usize, seed: u64) -> Vec<u8> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        (0..length).map(|_| next()).collect()
+    }
+
+    fn blocks(bytes: &[u8], piece: usize) -> Vec<Vec<u8>> {
+        let mut cutter = Cutter::new(SIZES);
+        let (mut found, mut block) = (Vec::new(), Vec::new());
+        for mut piece in bytes.chunks(piece) {
+            while !piece.is_empty() {
+                let (taken, ends) = cutter.advance(piece);
+                block.extend_from_slice(&piece[..taken]);
+                piece = &piece[taken..];
+                if ends {
+                    found.push(std::mem::take(&mut block));
+                }
+            }
+        }
+        found.push(block);
+        found
+    }
+
+    #[test]
+    fn pieces_do_not_matter_and_sizes_hold() {
+        let bytes = noise(300_000, 1);
+        let whole = blocks(&bytes, bytes.len());
+        assert!(whole.len() > 50);
+        for piece in [1, 7, 1000, 65536] {
+            assert_eq!(blocks(&bytes, piece), whole);
+        }
+        assert_eq!(whole.concat(), bytes);
+        assert!(whole[..whole.len() - 1].iter().all(|block| (1024..=8192).contains(&block.len())));
+    }
+
+    #[test]
+    fn an_insertion_moves_few_cuts() {
+        let bytes = noise(300_000, 2);
+        let mut edited = bytes.clone();
+        edited.splice(100_000..100_000, *b"one more line\n");
+        let (before, after) = (blocks(&bytes, 4096), blocks(&edited, 4096));
+        let new = after.iter().filter(|block| !before.contains(block)).count();
+        assert!((1..=4).contains(&new), "{new} of {} blocks are new", after.len());
+    }
+}

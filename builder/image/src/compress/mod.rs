@@ -1,0 +1,101 @@
+//! The frozen encoders: the same plain bytes give the same blob, with any number of threads, for ever.
+//!
+//! The plain stream is cut by its content ([`cut`]) into blocks that are compressed each on its own, without a
+//! dictionary from the block before, and joined in order. So a block's result depends on nothing but the encoder and the
+//! block: blocks are compressed in parallel, and may be cached by ([`ENCODER_VERSION`], codec, digest of the plain
+//! block), so that an edit recompresses only what changed.
+//!
+//! | Codec | blocks                  | a block becomes                                             | joined into |
+//! |-------|-------------------------|-------------------------------------------------------------|-------------|
+//! | gzip  | 256 KiB to 1 MiB        | deflate, ended by a sync flush; stored where that is shorter | one member, RFC 1952, no name, mtime 0, OS 255 |
+//! | zstd  | 2 MiB to 8 MiB          | one frame that names its size, without a checksum            | frames in a row, RFC 8878 |
+//!
+//! One gzip member, as some readers stop at the end of the first. A window of zstd never exceeds 8 MiB, which is what
+//! every decoder must take.
+
+mod block;
+mod cut;
+mod writer;
+
+use std::fmt;
+
+use oci::media_type::Compression;
+use serde::{Deserialize, Serialize};
+
+pub use writer::CompressWriter;
+
+/// Raised with every change of what the tar writer or an encoder makes of the same input: of their code, of the pinned
+/// versions of `zlib-rs` and `zstd`, of the sizes of blocks. Golden digests in the tests notice such a change.
+pub const ENCODER_VERSION: u32 = 1;
+
+/// How a layer is compressed. Part of the name of a blob beside its diff id, epoch and [`ENCODER_VERSION`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Codec {
+    /// The tar as it is.
+    Uncompressed,
+    /// gzip.
+    Gzip {
+        /// 0, which stores, to 9.
+        level: u32,
+    },
+    /// zstd.
+    Zstd {
+        /// 1 to 22.
+        level: u32,
+    },
+}
+
+/// A level that a codec does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{codec} has no such level: {lowest} is the lowest, {highest} the highest")]
+pub struct BadLevel {
+    /// What was asked for.
+    pub codec: Codec,
+    /// The lowest there is.
+    pub lowest: u32,
+    /// The highest there is.
+    pub highest: u32,
+}
+
+impl Codec {
+    /// gzip at the level that everybody uses.
+    pub const GZIP: Codec = Codec::Gzip { level: 6 };
+
+    /// zstd at its own default.
+    pub const ZSTD: Codec = Codec::Zstd { level: 3 };
+
+    /// What a media type says of it.
+    pub fn compression(self) -> Compression {
+        match self {
+            Codec::Uncompressed => Compression::Uncompressed,
+            Codec::Gzip { .. } => Compression::Gzip,
+            Codec::Zstd { .. } => Compression::Zstd,
+        }
+    }
+
+    /// The codec itself, when its level exists.
+    ///
+    /// # Errors
+    /// [`BadLevel`].
+    pub fn check(self) -> Result<Codec, BadLevel> {
+        let (level, lowest, highest) = match self {
+            Codec::Uncompressed => return Ok(self),
+            Codec::Gzip { level } => (level, 0, 9),
+            Codec::Zstd { level } => (level, 1, 22),
+        };
+        let valid = (lowest..=highest).contains(&level);
+        valid.then_some(self).ok_or(BadLevel { codec: self, lowest, highest })
+    }
+}
+
+impl fmt::Display for Codec {
+    /// `uncompressed`, `gzip-6`, `zstd-3`: stable, for keys and file names.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Codec::Uncompressed => f.write_str("uncompressed"),
+            Codec::Gzip { level } => write!(f, "gzip-{level}"),
+            Codec::Zstd { level } => write!(f, "zstd-{level}"),
+        }
+    }
+}

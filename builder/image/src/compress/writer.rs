@@ -1,0 +1,150 @@
+//! A stream that is cut, compressed on all cores and joined.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Write},
+    sync::mpsc::{Receiver, TryRecvError, channel},
+};
+
+use super::{
+    BadLevel, Codec,
+    block::Compressed,
+    cut::Cutter,
+};
+
+/// Compresses what is written to it and writes the blob to `out`. Blocks are compressed on the `rayon` pool that the
+/// caller is in; a few for each of its threads are held in memory.
+///
+/// Dropped before [`CompressWriter::finish`], it leaves a truncated blob.
+pub struct CompressWriter<W> {
+    out: W,
+    codec: Codec,
+    cutter: Cutter,
+    block: Vec<u8>,
+    /// Oldest first.
+    running: VecDeque<Receiver<Compressed>>,
+    /// Of the blocks that were written.
+    crc: crc32fast::Hasher,
+    plain_size: u64,
+}
+
+/// RFC 1952 § 2.3: deflate, no name, no time, system unknown.
+const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+
+impl<W: Write> CompressWriter<W> {
+    /// A blob that goes to `out`.
+    ///
+    /// # Errors
+    /// [`BadLevel`].
+    pub fn new(out: W, codec: Codec) -> Result<CompressWriter<W>, BadLevel> {
+        let codec = codec.check()?;
+        Ok(CompressWriter {
+            out,
+            codec,
+            cutter: Cutter::new(codec.sizes()),
+            block: Vec::new(),
+            running: VecDeque::new(),
+            crc: crc32fast::Hasher::new(),
+            plain_size: 0,
+        })
+    }
+
+    /// Compresses what is left, ends the blob, and gives `out` back.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn finish(mut self) -> io::Result<W> {
+        if !self.block.is_empty() {
+            self.start()?;
+        }
+        while !self.running.is_empty() {
+            self.join_oldest()?;
+        }
+        match self.codec {
+            Codec::Uncompressed => {}
+            Codec::Gzip { .. } => {
+                if self.plain_size == 0 {
+                    self.out.write_all(&GZIP_HEADER)?;
+                }
+                // An empty last block with fixed codes, then CRC and length modulo 2³².
+                self.out.write_all(&[3, 0])?;
+                self.out.write_all(&self.crc.clone().finalize().to_le_bytes())?;
+                self.out.write_all(&(self.plain_size as u32).to_le_bytes())?;
+            }
+            Codec::Zstd { .. } if self.plain_size == 0 => {
+                let empty = self.codec.block(b"");
+                self.out.write_all(&empty.bytes)?;
+            }
+            Codec::Zstd { .. } => {}
+        }
+        self.out.flush()?;
+        Ok(self.out)
+    }
+
+    /// Hands the gathered block to the pool.
+    fn start(&mut self) -> io::Result<()> {
+        if self.plain_size == 0 && matches!(self.codec, Codec::Gzip { .. }) {
+            self.out.write_all(&GZIP_HEADER)?;
+        }
+        let block = std::mem::take(&mut self.block);
+        self.plain_size += block.len() as u64;
+        if self.running.len() >= self.codec.blocks_in_flight(rayon::current_num_threads()) {
+            self.join_oldest()?;
+        }
+        let (sender, receiver) = channel();
+        let codec = self.codec;
+        rayon::spawn(move || {
+            // Nobody listens any more when the writer was dropped after an error.
+            let _ = sender.send(codec.block(&block));
+        });
+        self.running.push_back(receiver);
+        Ok(())
+    }
+
+    /// Waits for the oldest block and writes it.
+    fn join_oldest(&mut self) -> io::Result<()> {
+        let Some(oldest) = self.running.pop_front() else { return Ok(()) };
+        let compressed = wait(&oldest)?;
+        self.crc.combine(&compressed.crc);
+        self.out.write_all(&compressed.bytes)
+    }
+}
+
+impl<W: Write> Write for CompressWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.codec == Codec::Uncompressed {
+            return self.out.write(bytes);
+        }
+        let (taken, ends) = self.cutter.advance(bytes);
+        self.block.extend_from_slice(&bytes[..taken]);
+        if ends {
+            self.start()?;
+        }
+        Ok(taken)
+    }
+
+    /// Does not end the block, as that would change the bytes.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Waits for a job without standing in the pool's way: one of its own threads works while it waits, or a pool whose
+/// threads all compress layers would wait for itself.
+fn wait<T>(result: &Receiver<T>) -> io::Result<T> {
+    let gone = || io::Error::other("a compression job ended without a result");
+    if rayon::current_thread_index().is_none() {
+        return result.recv().map_err(|_| gone());
+    }
+    loop {
+        match result.try_recv() {
+            Ok(value) => return Ok(value),
+            Err(TryRecvError::Disconnected) => return Err(gone()),
+            Err(TryRecvError::Empty) => {
+                if rayon::yield_now() != Some(rayon::Yield::Executed) {
+                    std::thread::yield_now();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Copies one source, a file or a folder with what it holds.
+
+use std::collections::{BTreeMap, btree_map};
+
+use ::tree::{Entry, Kind, LayerPath, Node};
+
+use super::{Chmod, ContentSource, CopyError, CopySpec, Destination, Input, Source, target::Target};
+
+/// Plans the copy of one match.
+///
+/// Four of BuildKit's rules, none of them in the documentation: the folder that a folder is copied into keeps its mode and owner
+/// but takes the source's time, nested folders take all of the source's; a new folder has `--chmod`'s mode only where that
+/// is a number, and of that only 0777; what a link at the destination points to is made; a folder that is only there to hold
+/// an included path, and exists, takes the source's mode alone.
+pub(super) fn copy(
+    target: &mut Target<'_>,
+    input: &Input<'_>,
+    spec: &CopySpec<'_>,
+    source: &Source,
+    path: &LayerPath,
+) -> Result<(), CopyError> {
+    let found = input.stack.resolve(path, source.follow_links)?;
+    let Some((layer, node)) = input.stack.lookup(&found) else {
+        return Err(CopyError::SourceNotFound { source_text: source.shown(), path: found });
+    };
+    let top = Entry { path: found, layer, node };
+    let destination = prepare(target, spec, &top, path)?;
+    let mut copier =
+        Copier { target, input, spec, top: destination, groups: BTreeMap::new(), waiting: BTreeMap::new() };
+    if !node.is_directory() {
+        return copier.place(&top, &LayerPath::root());
+    }
+    copier.place(&top, &LayerPath::root())?;
+    for entry in input.stack.walk(&top.path) {
+        let below = entry.path.below(&top.path).unwrap_or_default();
+        if below.is_root() {
+            continue;
+        }
+        let include = &source.include;
+        let included = include.is_empty() || include.iter().any(|one| one.matches(below.as_bytes()));
+        let excluded = spec.exclude.is_some_and(|exclude| exclude(&below));
+        if included && !excluded {
+            copier.place_waiting(&below)?;
+            copier.place(&entry, &below)?;
+        } else if entry.node.is_directory() {
+            copier.waiting.insert(below, entry);
+        }
+    }
+    Ok(())
+}
+
+/// Makes the folders of the destination, and says where the source itself goes.
+fn prepare(
+    target: &mut Target<'_>,
+    spec: &CopySpec<'_>,
+    top: &Entry<'_>,
+    path: &LayerPath,
+) -> Result<LayerPath, CopyError> {
+    let Destination { path: wanted, folder } = &spec.destination;
+    let mode = match spec.chmod {
+        Some(Chmod::Octal(mode)) => mode & 0o777,
+        Some(Chmod::Symbolic(_)) | None => 0o755,
+    };
+    if !spec.create_destination {
+        let parent = target.resolve(wanted, true)?.parent().unwrap_or_default();
+        if target.lookup(&parent).is_none() {
+            return Err(CopyError::NoFolder { path: parent });
+        }
+    }
+    let ensured = if *folder { wanted.clone() } else { wanted.parent().unwrap_or_default() };
+    let ensured = target.resolve(&ensured, true)?;
+    target.mkdir_all(&ensured, mode, spec.chown, spec.created)?;
+    let mut destination = target.resolve(wanted, true)?;
+    let there = target.lookup(&destination);
+    let exists = there.is_some();
+    let is_folder = there.is_some_and(Node::is_directory);
+    let from_folder = top.node.is_directory();
+    if (!from_folder && is_folder || from_folder && exists && !spec.contents_only) && !path.is_root() {
+        destination = destination.join(path.name());
+    }
+    let holder = if from_folder && spec.contents_only && !exists {
+        destination.clone()
+    } else {
+        destination.parent().unwrap_or_default()
+    };
+    target.mkdir_all(&holder, mode, spec.chown, spec.created)?;
+    Ok(destination)
+}
+
+struct Copier<'c, 't, 'i> {
+    target: &'c mut Target<'t>,
+    input: &'c Input<'i>,
+    spec: &'c CopySpec<'c>,
+    /// Where the source itself goes.
+    top: LayerPath,
+    /// Inodes of the source to groups of hard links.
+    groups: BTreeMap<(usize, LayerPath), u64>,
+    /// Folders that are only made if something below them is copied.
+    waiting: BTreeMap<LayerPath, Entry<'i>>,
+}
+
+impl Copier<'_, '_, '_> {
+    fn at(&self, below: &LayerPath) -> Result<LayerPath, CopyError> {
+        Ok(LayerPath::exact(self.top.append(below).as_bytes().to_vec())?)
+    }
+
+    fn place(&mut self, entry: &Entry<'_>, below: &LayerPath) -> Result<(), CopyError> {
+        let at = self.at(below)?;
+        let there = self.target.lookup(&at).map(Node::is_directory);
+        let node = self.copied(entry.node);
+        if self.spec.replace && there.is_some_and(|is_folder| is_folder != node.is_directory()) {
+            self.target.remove(&at);
+            return self.put(entry, &at, node);
+        }
+        match (node.is_directory(), there) {
+            (true, Some(false)) => Err(CopyError::FolderOverFile { path: at }),
+            (false, Some(true)) => Err(CopyError::FileOverFolder { path: at }),
+            (true, Some(true)) => {
+                let whole = !below.is_root();
+                self.target.change(&at, |folder| {
+                    folder.mtime = node.mtime;
+                    if whole {
+                        (folder.mode, folder.uid, folder.gid) = (node.mode, node.uid, node.gid);
+                        folder.xattrs.extend(node.xattrs);
+                    }
+                });
+                Ok(())
+            }
+            _ => self.put(entry, &at, node),
+        }
+    }
+
+    fn put(&mut self, entry: &Entry<'_>, at: &LayerPath, node: Node) -> Result<(), CopyError> {
+        let mut group = None;
+        let mut content = None;
+        if let Kind::File { .. } = node.kind {
+            let (layer, first) = entry.inode();
+            group = Some(match self.groups.entry((layer, first.clone())) {
+                btree_map::Entry::Occupied(known) => *known.get(),
+                btree_map::Entry::Vacant(new) => *new.insert(self.target.new_group()),
+            });
+            content = Some(self.input.content(entry));
+        }
+        self.target.put(at, node, content, group);
+        Ok(())
+    }
+
+    /// Makes the folders above `below` that waited for something to hold.
+    fn place_waiting(&mut self, below: &LayerPath) -> Result<(), CopyError> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        for folder in below.ancestors() {
+            let Some(entry) = self.waiting.remove(&folder) else { continue };
+            let at = self.at(&folder)?;
+            if self.target.lookup(&at).is_some_and(Node::is_directory) {
+                self.target.change(&at, |there| there.mode = entry.node.mode);
+            } else {
+                self.place(&entry, &folder)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a source's node is as a copy.
+    fn copied(&self, node: &Node) -> Node {
+        let (uid, gid) = self.spec.chown.unwrap_or((node.uid, node.gid));
+        let mode = match (&node.kind, self.spec.chmod) {
+            (Kind::Symlink { .. }, _) | (_, None) => node.mode,
+            (_, Some(Chmod::Octal(mode))) => mode & 0o7777,
+            (_, Some(Chmod::Symbolic(change))) => change(node.mode, node.is_directory()) & 0o7777,
+        };
+        let mtime = self.spec.timestamp.unwrap_or(node.mtime);
+        let kind = match &node.kind {
+            Kind::Directory { .. } => Kind::Directory { opaque: false },
+            kind => kind.clone(),
+        };
+        Node { kind, mode, uid, gid, mtime, xattrs: kept_xattrs(node), hardlink: None }
+    }
+}
+
+impl Input<'_> {
+    /// Where the bytes of a file of this input are.
+    fn content(&self, entry: &Entry<'_>) -> ContentSource {
+        let top = self.stack.layers().len().checked_sub(1);
+        let planned = self.planned.filter(|_| top == Some(entry.layer));
+        let content = planned.and_then(|plan| plan.contents.get(entry.inode().1));
+        content.cloned().unwrap_or_else(|| ContentSource::File {
+            input: self.index,
+            layer: entry.layer,
+            path: entry.path.clone(),
+        })
+    }
+}
+
+/// Attributes that a copy keeps: not those of users, which no layer carries.
+pub(super) fn kept_xattrs(node: &Node) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let kept = node.xattrs.iter().filter(|(name, _)| !name.starts_with(b"user."));
+    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+}

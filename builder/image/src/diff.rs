@@ -1,0 +1,88 @@
+//! What a step changed: overlayfs's upper folder → a layer.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use tree::{Kind, Layer, LayerPath, Node, Stack};
+
+use crate::{
+    overlay::OverlayXattrs,
+    scan::{HashCache, Purpose, ScanError, ScanOptions, Visit, scan},
+};
+
+/// Reads the upper folder of an overlay on `lower`, and leaves out what only looks changed: see [`changes`].
+///
+/// # Errors
+/// [`ScanError`], also where the overlay was mounted with `redirect_dir` or `metacopy`.
+pub fn diff(
+    upper: &Path,
+    lower: &Stack,
+    overlay: OverlayXattrs,
+    hashes: &dyn HashCache,
+) -> Result<Layer, ScanError> {
+    let options = ScanOptions { purpose: Purpose::Upper(overlay), filter: &|_, _| Visit::Take, hashes };
+    Ok(changes(scan(upper, &options)?, lower))
+}
+
+/// What of an upper folder's manifest differs from the layers below it.
+///
+/// Overlayfs copies a file up when it is opened for writing and a folder when something in it is, whether anything changes or
+/// not. So a file stays only if its content, metadata or time differs, and a folder if its mode, owner or attributes do, or if it
+/// holds something that stays; its time alone is no change. A whiteout stays only over something, an opaque mark only
+/// where it hides something. The root stays if its mode or owner differs. All this is as in BuildKit's differ, but for the
+/// root, which that never takes.
+pub fn changes(upper: Layer, lower: &Stack) -> Layer {
+    // Below an opaque folder there is nothing to compare with.
+    let is_opaque = |node: &Node| node.kind == Kind::Directory { opaque: true };
+    let opaque: BTreeSet<LayerPath> =
+        upper.entries.iter().filter(|(_, node)| is_opaque(node)).map(|(path, _)| path.clone()).collect();
+    let below = |path: &LayerPath| {
+        let hidden = !opaque.is_empty() && path.ancestors().iter().any(|folder| opaque.contains(folder));
+        if hidden { None } else { lower.lookup(path).map(|(_, node)| node) }
+    };
+    let mut groups: BTreeMap<LayerPath, Vec<LayerPath>> = BTreeMap::new();
+    let mut holds: BTreeSet<LayerPath> = BTreeSet::new();
+    let mut kept = Layer::default();
+    // From the end, so that a folder comes after what it holds.
+    for (path, mut node) in upper.entries.into_iter().rev() {
+        let before = below(&path);
+        let stays = match &mut node.kind {
+            Kind::Whiteout => before.is_some(),
+            Kind::Directory { opaque } => {
+                let was = before.filter(|before| before.is_directory());
+                *opaque = *opaque && was.is_some() && !lower.children(&path).is_empty();
+                *opaque
+                    || holds.contains(&path) && !path.is_root()
+                    || was.is_none_or(|was| !same_folder(was, &node))
+            }
+            _ => before.is_none_or(|before| !same_file(before, &node)),
+        };
+        if !stays {
+            continue;
+        }
+        if let Some(first) = node.hardlink.take() {
+            groups.entry(first.clone()).or_insert_with(|| vec![first]).push(path.clone());
+        }
+        holds.extend(path.parent());
+        kept.entries.insert(path, node);
+    }
+    kept.link(groups.into_values());
+    kept
+}
+
+fn same_folder(before: &Node, now: &Node) -> bool {
+    let owner = |node: &Node| (node.mode, node.uid, node.gid);
+    owner(before) == owner(now) && capability(before) == capability(now)
+}
+
+fn same_file(before: &Node, now: &Node) -> bool {
+    let plain = |node: &Node| Node { hardlink: None, xattrs: BTreeMap::new(), ..node.clone() };
+    plain(before) == plain(now) && capability(before) == capability(now)
+}
+
+/// The one attribute that a snapshot has; an image made elsewhere may have more.
+fn capability(node: &Node) -> Option<&Vec<u8>> {
+    node.xattrs.get(&b"security.capability"[..])
+}

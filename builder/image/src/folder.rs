@@ -1,0 +1,172 @@
+//! A tree manifest and the bytes of its files → a folder.
+//!
+//! The form is overlayfs's upper folder, with whiteouts and opaque marks, or a plain folder for `-o type=local`. Every call names
+//! an open folder's descriptor and one name in it and follows no link, so that nothing is written outside. Owners, modes, attributes
+//! and times are set in the order in which the kernel leaves them alone: a folder's time after all that is put into it.
+
+mod bytes;
+mod remove;
+mod write;
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use tree::{Kind, Layer, LayerPath, Stack};
+
+pub use remove::remove_tree;
+
+use crate::{
+    apply::Ownership,
+    copy::{ContentSource, Plan},
+    overlay::OverlayXattrs,
+};
+
+/// A folder from which files are copied: a layer's, or a context's.
+#[derive(Debug)]
+pub struct SourceFolder {
+    root: OwnedFd,
+    verify: bool,
+}
+
+impl SourceFolder {
+    /// The folder of a layer in the store, whose files are what the manifest says.
+    ///
+    /// # Errors
+    /// When there is no such folder.
+    pub fn stored(folder: &Path) -> io::Result<SourceFolder> {
+        Ok(SourceFolder { root: open_root(folder)?, verify: false })
+    }
+
+    /// A folder that others may write to, such as a context: what is read from it is compared with the manifest's digests.
+    ///
+    /// # Errors
+    /// When there is no such folder.
+    pub fn watched(folder: &Path) -> io::Result<SourceFolder> {
+        Ok(SourceFolder { root: open_root(folder)?, verify: true })
+    }
+
+    /// As [`SourceFolder::watched`], for an open folder.
+    pub fn watched_at(root: OwnedFd) -> SourceFolder {
+        SourceFolder { root, verify: true }
+    }
+}
+
+fn open_root(folder: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(openat(CWD, folder, flags, Mode::empty())?)
+}
+
+/// What kind of folder is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// An overlay's upper folder, which must be empty.
+    Upper {
+        /// Where opaque folders are marked.
+        overlay: OverlayXattrs,
+        /// Whether owners and devices are put on disk.
+        ownership: Ownership,
+    },
+    /// Plain files, owned by whoever runs this. What is in the way is replaced, folders are merged; the root folder itself stays as it is.
+    Export,
+}
+
+/// A folder that could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// A system call failed.
+    #[error("{call} of `{path}`: {source}")]
+    Call {
+        /// The call.
+        call: &'static str,
+        /// What it was made for, below the folder that is written.
+        path: LayerPath,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A file of a source folder cannot be opened.
+    #[error("reading `{path}`: {source}")]
+    Source {
+        /// The file, below its source folder.
+        path: LayerPath,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A file is not what it was when the step's key was made of it.
+    #[error("`{path}` changed while the build was running")]
+    Changed {
+        /// The file, below its source folder.
+        path: LayerPath,
+    },
+    /// The plan has no bytes for a file, or names an input that was not given.
+    #[error("there is nothing to fill `{path}` from")]
+    NoContent {
+        /// The file, below the folder that is written.
+        path: LayerPath,
+    },
+    /// The folder to write is no folder that can be opened.
+    #[error("{folder}: {source}", folder = folder.display())]
+    Root {
+        /// The folder.
+        folder: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Writes a plan into `folder`, which exists. `inputs` are the source folders by input number and layer.
+///
+/// Returns the paths that were left out: devices, where an export may not make them.
+///
+/// # Errors
+/// [`FolderError`]; a part is then written, which the caller removes.
+pub fn write_plan(
+    plan: &Plan,
+    inputs: &[Vec<SourceFolder>],
+    folder: &Path,
+    form: Form,
+) -> Result<Vec<LayerPath>, FolderError> {
+    let at_root = |source| FolderError::Root { folder: folder.to_path_buf(), source };
+    let root = open_root(folder).map_err(at_root)?;
+    write::Writer::new(root, plan, inputs, form).write()
+}
+
+/// Writes what a stack of layers looks like into `folder`, for `-o type=local`. `folders` are the layers', bottom first.
+///
+/// Returns the paths that were left out: devices, where they may not be made.
+///
+/// # Errors
+/// [`FolderError`]; a part is then written.
+pub fn export_local(
+    stack: &Stack,
+    folders: Vec<SourceFolder>,
+    folder: &Path,
+) -> Result<Vec<LayerPath>, FolderError> {
+    let mut plan = Plan { layer: stack.flatten(), ..Plan::default() };
+    for entry in stack.walk(&LayerPath::root()) {
+        let is_first = plan.layer.get(&entry.path).is_some_and(|node| node.hardlink.is_none());
+        if let Kind::File { .. } = entry.node.kind
+            && is_first
+        {
+            let content = ContentSource::File { input: 0, layer: entry.layer, path: entry.path.clone() };
+            plan.contents.insert(entry.path, content);
+        }
+    }
+    write_plan(&plan, &[folders], folder, Form::Export)
+}
+
+/// A plan that puts a layer anew from its own folder: for a layer whose folder is to be written elsewhere.
+///
+/// Its contents are those of input 0, layer 0.
+pub fn replant(layer: &Layer) -> Plan {
+    let files = layer
+        .entries
+        .iter()
+        .filter(|(_, node)| matches!(node.kind, Kind::File { .. }) && node.hardlink.is_none());
+    let contents =
+        files.map(|(path, _)| (path.clone(), ContentSource::File { input: 0, layer: 0, path: path.clone() }));
+    Plan { layer: layer.clone(), contents: contents.collect() }
+}

@@ -1,0 +1,351 @@
+//! A folder on disk → its tree manifest.
+//!
+//! Two kinds of folder are scanned. A *context* is the user's: who owns its files and what attributes they have are facts of the
+//! user's machine and stay out. A *snapshot* is what a step left, and is taken as it is.
+//!
+//! Folders are read in parallel, each by a descriptor of its own opened below the root without following links, so that nothing
+//! that changes meanwhile can lead the scan elsewhere. A file is only opened when its content has no known digest.
+
+mod hash;
+mod reach;
+
+use std::{
+    collections::BTreeMap, io, mem::MaybeUninit, os::fd::AsFd, os::fd::BorrowedFd, os::fd::OwnedFd,
+    path::Path,
+};
+
+use oci::Digest;
+use rayon::prelude::*;
+use rustix::{
+    fs::{
+        AtFlags, CWD, FileType, Mode, OFlags, RawDir, Statx, StatxFlags, lgetxattr, llistxattr, makedev,
+        openat, readlinkat, statx,
+    },
+    io::Errno,
+};
+use tree::{BadPath, Kind, Layer, LayerPath, Mtime, Node};
+
+use crate::{
+    beneath,
+    overlay::{OverlayXattrs, is_overlay_xattr},
+};
+pub use hash::{HashCache, NoHashCache, StatKey};
+pub use reach::Reach;
+
+/// What kind of folder is scanned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A build context. Everything is owned by 0:0 and has no extended attributes, the root folder has mode 0755. As BuildKit
+    /// has it, a socket is an empty file and a block device a character device.
+    Context,
+    /// A root file system, or a folder of one. Of the extended attributes only `security.capability` is kept, as in BuildKit's
+    /// layers; sockets are left out.
+    Snapshot,
+    /// As a snapshot, but overlayfs's upper folder: its whiteouts and opaque folders, marked by these attributes, become those of
+    /// the manifest.
+    Upper(OverlayXattrs),
+}
+
+/// What a scan does with a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visit {
+    /// Takes it, and for a folder asks again for each thing in it.
+    Take,
+    /// Asks for each thing in the folder, and takes the folder if any of them is taken. A file is left out.
+    Descend,
+    /// Leaves it out, with all below it.
+    Skip,
+}
+
+impl Visit {
+    /// What two filters together say.
+    pub fn and(self, other: Visit) -> Visit {
+        match (self, other) {
+            (Visit::Skip, _) | (_, Visit::Skip) => Visit::Skip,
+            (Visit::Take, Visit::Take) => Visit::Take,
+            _ => Visit::Descend,
+        }
+    }
+}
+
+/// How a folder is scanned.
+#[derive(Clone, Copy)]
+pub struct ScanOptions<'a> {
+    /// What kind of folder it is.
+    pub purpose: Purpose,
+    /// What to take: called with each path below the root and whether it is a folder.
+    pub filter: &'a (dyn Fn(&LayerPath, bool) -> Visit + Sync),
+    /// Digests of contents that are known.
+    pub hashes: &'a dyn HashCache,
+}
+
+/// A folder that cannot be scanned.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// A system call failed.
+    #[error("{call} of `{path}`: {source}")]
+    Call {
+        /// The call.
+        call: &'static str,
+        /// What it was made for, below the scanned folder.
+        path: LayerPath,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Someone wrote to a file while it was read.
+    #[error("`{path}` changed while it was read")]
+    Changed {
+        /// The file.
+        path: LayerPath,
+    },
+    /// A path is longer than a path may be.
+    #[error("a name in `{folder}`: {source}")]
+    Name {
+        /// The folder.
+        folder: LayerPath,
+        /// What is wrong.
+        source: BadPath,
+    },
+    /// An overlay was mounted with an option that hides in the upper folder where contents are.
+    #[error(
+        "`{path}` has the attribute {attribute}: its content is in a lower layer, and cannot be known from here"
+    )]
+    Redirected {
+        /// The path.
+        path: LayerPath,
+        /// Overlayfs's mark.
+        attribute: String,
+    },
+}
+
+/// Scans the folder at `root`, following links on the way to it.
+///
+/// # Errors
+/// The first thing that cannot be read, with its path below `root`.
+pub fn scan(root: &Path, options: &ScanOptions<'_>) -> Result<Layer, ScanError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, root, flags, Mode::empty()).map_err(failed("open", &LayerPath::root()))?;
+    scan_at(root.as_fd(), options)
+}
+
+/// Scans an open folder. Its own entry is the root of the result.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_at(root: BorrowedFd<'_>, options: &ScanOptions<'_>) -> Result<Layer, ScanError> {
+    let scanner = Scanner { root, options };
+    let path = LayerPath::root();
+    let own = stat(&root, b".", &path)?;
+    let mut found = scanner.folder(&path)?;
+    let mut node = scanner.node(&root, b".", &path, &own)?;
+    if options.purpose == Purpose::Context {
+        node.iter_mut().for_each(|node| node.mode = 0o755);
+    }
+    found.push(node.map(|node| Found { path, node, inode: None }).into_iter().collect());
+    Ok(assemble(found))
+}
+
+/// Puts what the folders held together, and finds which names are of one inode.
+fn assemble(found: Vec<Vec<Found>>) -> Layer {
+    let mut groups: BTreeMap<(u64, u64), Vec<LayerPath>> = BTreeMap::new();
+    for one in found.iter().flatten() {
+        if let Some(inode) = one.inode {
+            groups.entry(inode).or_default().push(one.path.clone());
+        }
+    }
+    let entries = found.into_iter().flatten().map(|one| (one.path, one.node));
+    let mut layer = Layer { entries: entries.collect() };
+    layer.link(groups.into_values());
+    layer
+}
+
+struct Found {
+    path: LayerPath,
+    node: Node,
+    /// Device and inode, where there are more names.
+    inode: Option<(u64, u64)>,
+}
+
+struct Scanner<'a> {
+    root: BorrowedFd<'a>,
+    options: &'a ScanOptions<'a>,
+}
+
+impl Scanner<'_> {
+    /// What is below a folder: one list for each folder.
+    fn folder(&self, path: &LayerPath) -> Result<Vec<Vec<Found>>, ScanError> {
+        let folder = beneath::open_folder(self.root, path).map_err(failed("open", path))?;
+        let mut folders: Vec<(LayerPath, Visit, Statx)> = Vec::new();
+        let mut others: Vec<(LayerPath, Statx)> = Vec::new();
+        for (name, kind) in names(&folder, path)? {
+            let below = child(path, name)?;
+            // Spares the call for what is skipped.
+            let mut is_folder = kind == FileType::Directory;
+            let mut visit = Visit::Take;
+            if kind != FileType::Unknown {
+                visit = (self.options.filter)(&below, is_folder);
+                if visit == Visit::Skip || visit == Visit::Descend && !is_folder {
+                    continue;
+                }
+            }
+            let stat = stat(&folder, below.name(), &below)?;
+            let now = FileType::from_raw_mode(stat.stx_mode.into());
+            if kind != now {
+                is_folder = now == FileType::Directory;
+                visit = (self.options.filter)(&below, is_folder);
+            }
+            match (visit, is_folder) {
+                (Visit::Skip, _) | (Visit::Descend, false) => {}
+                (Visit::Take | Visit::Descend, true) => folders.push((below, visit, stat)),
+                (Visit::Take, false) => others.push((below, stat)),
+            }
+        }
+        let of_folders = || {
+            let each = folders.par_iter().map(|(below, visit, stat)| {
+                let mut found = self.folder(below)?;
+                if *visit == Visit::Take || found.iter().any(|list| !list.is_empty()) {
+                    let node = self.node(&folder, below.name(), below, stat)?;
+                    found.push(
+                        node.map(|node| Found { path: below.clone(), node, inode: None })
+                            .into_iter()
+                            .collect(),
+                    );
+                }
+                Ok(found)
+            });
+            each.collect::<Result<Vec<Vec<Vec<Found>>>, ScanError>>()
+        };
+        let of_others = || {
+            let each = others.par_iter().with_min_len(16).map(|(below, stat)| {
+                let node = self.node(&folder, below.name(), below, stat)?;
+                let shared = stat.stx_nlink > 1;
+                let inode = shared.then(|| (device(stat), stat.stx_ino));
+                Ok(node.map(|node| Found { path: below.clone(), node, inode }))
+            });
+            let found = each.collect::<Result<Vec<Option<Found>>, ScanError>>()?;
+            Ok(found.into_iter().flatten().collect::<Vec<Found>>())
+        };
+        let (folders, others) = rayon::join(of_folders, of_others);
+        let mut found: Vec<Vec<Found>> = folders?.into_iter().flatten().collect();
+        found.push(others?);
+        Ok(found)
+    }
+
+    /// What one name is; none for what the purpose leaves out.
+    fn node(
+        &self,
+        folder: &impl AsFd,
+        name: &[u8],
+        path: &LayerPath,
+        stat: &Statx,
+    ) -> Result<Option<Node>, ScanError> {
+        let purpose = self.options.purpose;
+        let context = purpose == Purpose::Context;
+        let (major, minor) = (stat.stx_rdev_major, stat.stx_rdev_minor);
+        let mut mode = u32::from(stat.stx_mode) & 0o7777;
+        let mut kind = match FileType::from_raw_mode(stat.stx_mode.into()) {
+            FileType::Directory => Kind::Directory { opaque: false },
+            FileType::RegularFile => {
+                let content = hash::content(folder, name, path, stat, self.options.hashes)?;
+                Kind::File { size: stat.stx_size, content }
+            }
+            FileType::Symlink => {
+                mode = 0o777;
+                let target = readlinkat(folder, name, Vec::new()).map_err(failed("readlink", path))?;
+                Kind::Symlink { target: target.into_bytes() }
+            }
+            FileType::CharacterDevice if matches!(purpose, Purpose::Upper(_)) && (major, minor) == (0, 0) => {
+                return Ok(Some(Node::whiteout()));
+            }
+            FileType::CharacterDevice => Kind::CharDevice { major, minor },
+            FileType::BlockDevice if context => Kind::CharDevice { major, minor },
+            FileType::BlockDevice => Kind::BlockDevice { major, minor },
+            FileType::Fifo => Kind::Fifo,
+            FileType::Socket if context => Kind::File { size: 0, content: Digest::of(b"") },
+            FileType::Socket | FileType::Unknown => return Ok(None),
+        };
+        let mtime = Mtime { seconds: stat.stx_mtime.tv_sec, nanoseconds: stat.stx_mtime.tv_nsec };
+        if context {
+            return Ok(Some(Node { mtime, ..Node::new(kind, mode) }));
+        }
+        let (xattrs, is_opaque) = self.xattrs(folder, name, path)?;
+        if let Kind::Directory { opaque } = &mut kind {
+            *opaque = is_opaque;
+        }
+        Ok(Some(Node { kind, mode, uid: stat.stx_uid, gid: stat.stx_gid, mtime, xattrs, hardlink: None }))
+    }
+
+    /// The attributes of a snapshot's path that belong to an image, and whether overlayfs calls the folder opaque.
+    fn xattrs(
+        &self,
+        folder: &impl AsFd,
+        name: &[u8],
+        path: &LayerPath,
+    ) -> Result<(BTreeMap<Vec<u8>, Vec<u8>>, bool), ScanError> {
+        let link = beneath::proc_path(folder, name);
+        let call = |call| {
+            let path = path.clone();
+            move |source| ScanError::Call { call, path, source }
+        };
+        let get = |name: &[u8]| beneath::growing(|buffer| lgetxattr(&link[..], name, buffer.as_mut_slice()));
+        let listed = match beneath::growing(|buffer| llistxattr(&link[..], buffer.as_mut_slice())) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP) => Vec::new(),
+            other => other.map_err(call("llistxattr"))?,
+        };
+        let mut kept = BTreeMap::new();
+        let mut opaque = false;
+        for attribute in listed.split(|b| *b == 0) {
+            if attribute == b"security.capability" {
+                kept.insert(attribute.to_vec(), get(attribute).map_err(call("lgetxattr"))?);
+            }
+            // Marks of the other kind of mount are leftovers of a lower layer that was itself an upper folder.
+            let Purpose::Upper(marks) = self.options.purpose else { continue };
+            if attribute == marks.opaque().as_bytes() {
+                opaque = get(attribute).map_err(call("lgetxattr"))? == b"y";
+            } else if is_overlay_xattr(attribute)
+                && attribute.starts_with(marks.opaque().trim_end_matches("opaque").as_bytes())
+                && (attribute.ends_with(b".redirect") || attribute.ends_with(b".metacopy"))
+            {
+                let attribute = String::from_utf8_lossy(attribute).into_owned();
+                return Err(ScanError::Redirected { path: path.clone(), attribute });
+            }
+        }
+        Ok((kept, opaque))
+    }
+}
+
+/// Turns a call's error into one that says what it was made for.
+fn failed(call: &'static str, path: &LayerPath) -> impl FnOnce(Errno) -> ScanError {
+    let path = path.clone();
+    move |errno| ScanError::Call { call, path, source: errno.into() }
+}
+
+fn child(folder: &LayerPath, name: Vec<u8>) -> Result<LayerPath, ScanError> {
+    let path = if folder.is_root() { name } else { [folder.as_bytes(), b"/", &name].concat() };
+    LayerPath::exact(path).map_err(|source| ScanError::Name { folder: folder.clone(), source })
+}
+
+fn stat(folder: &impl AsFd, name: &[u8], path: &LayerPath) -> Result<Statx, ScanError> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    statx(folder, name, flags, StatxFlags::BASIC_STATS).map_err(failed("statx", path))
+}
+
+fn device(stat: &Statx) -> u64 {
+    makedev(stat.stx_dev_major, stat.stx_dev_minor)
+}
+
+/// The names in a folder, sorted, with what the folder itself says they are.
+fn names(folder: &OwnedFd, path: &LayerPath) -> Result<Vec<(Vec<u8>, FileType)>, ScanError> {
+    let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
+    let mut entries = RawDir::new(folder, &mut buffer);
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(failed("getdents", path))?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push((name.to_vec(), entry.file_type()));
+        }
+    }
+    names.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(names)
+}

@@ -1,0 +1,10 @@
+//! Tars, blobs and image files: written, read, attacked, and compared with what others make of them.
+
+mod archive;
+mod compression;
+mod differential;
+mod golden;
+mod hostile;
+mod layouts;
+mod round_trip;
+mod unpacking;

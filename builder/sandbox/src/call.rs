@@ -1,0 +1,280 @@
+//! The list before the deed: every call that builds a root and starts a process in it.
+//!
+//! A [`Call`] holds all its arguments in the form the kernel takes, so that the child can make it
+//! without allocating, and prints as the system call it stands for. Most are one system call; where one
+//! result feeds the next (`fsopen`, `fsconfig`, `fsmount`) they are one `Call`, because they fail as one.
+
+mod display;
+
+use std::ffi::CString;
+
+use rustix::mount::MountFlags;
+
+use crate::{CapabilitySet, ResourceLimit, WindowSize};
+
+/// One step on the way from a cloned process to a running command.
+///
+/// `Debug` and `Display` are the same text. It holds no environment values and no file contents.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Call {
+    /// `clone3` into new mount, pid, ipc, uts and cgroup namespaces; made by the caller's process.
+    Clone {
+        /// Whether there is a new network namespace as well.
+        network: bool,
+    },
+    /// `mount(NULL, "/", MS_REC|MS_PRIVATE)`: nothing that follows reaches the host's mounts.
+    MakePrivate,
+    /// The same where `/` is a folder after `chroot` and propagation can only be set on the mount that
+    /// holds it: step out through another folder, set it there, and come back.
+    MakePrivateFromChroot {
+        /// Any folder but `/`.
+        through: CString,
+    },
+    /// Puts a bind mount of `/` on top of `/` and makes it the root, for `pivot_root` wants a mount with
+    /// a parent.
+    CloneRoot,
+    /// Stacks layers; the mount is kept and not yet attached.
+    Overlay(OverlayCall),
+    /// Keeps a folder or file inside a kept mount instead of all of it.
+    Select {
+        /// The kept mount, which is replaced.
+        within: Slot,
+        /// Resolved as if the kept mount were `/`.
+        path: CString,
+    },
+    /// Opens a folder or file of the file system that is `/` now, with what is mounted below it, and keeps it
+    /// as a mount of its own.
+    Bind {
+        /// Folder that `path` cannot leave.
+        root: CString,
+        /// Path inside.
+        path: CString,
+        /// Whether it becomes read-only here (`mount_setattr`).
+        readonly: bool,
+        /// Kept as.
+        keep: Slot,
+    },
+    /// Mounts a `ramfs`, which is never swapped, to make files in.
+    FileStore {
+        /// Kept as.
+        keep: Slot,
+    },
+    /// Makes a read-only file in the store.
+    File {
+        /// The store.
+        store: Slot,
+        /// Its name there.
+        name: CString,
+        /// What is in it.
+        content: Vec<u8>,
+        /// Permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+        /// Whether it becomes read-only here (`mount_setattr`).
+        readonly: bool,
+        /// Kept as.
+        keep: Slot,
+    },
+    /// Attaches the root over `/`, pivots to it and lets go of the host's tree.
+    EnterRoot {
+        /// The kept root.
+        root: Slot,
+    },
+    /// Finds or makes a mount point and mounts something there.
+    Mount {
+        /// Where.
+        at: MountPoint,
+        /// What.
+        source: Source,
+        /// Whether a failure is only a remark.
+        optional: bool,
+    },
+    /// `mkdir`.
+    MakeDirectory {
+        /// Absolute path.
+        path: CString,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// `mknod` of a character device that anybody may use.
+    MakeDevice {
+        /// Absolute path.
+        path: CString,
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// `symlink`.
+    MakeLink {
+        /// Where it points.
+        target: CString,
+        /// Absolute path of the link.
+        path: CString,
+    },
+    /// Hides a kernel path: a folder under an empty read-only one, a file under `/dev/null`. A path that does
+    /// not exist is passed over.
+    Mask {
+        /// Absolute path.
+        path: CString,
+    },
+    /// Makes a kernel path read-only with all below. A path that does not exist is passed over.
+    MakeReadOnly {
+        /// Absolute path.
+        path: CString,
+        /// By remounting, where there is no `mount_setattr`.
+        remount: bool,
+    },
+    /// Makes the root mount read-only, and nothing mounted on it.
+    MakeRootReadOnly {
+        /// By remounting, where there is no `mount_setattr`.
+        remount: bool,
+    },
+    /// Brings `lo` up.
+    LoopbackUp,
+    /// `sethostname`.
+    SetHostName {
+        /// The name.
+        name: String,
+    },
+    /// A new session keyring, so that the step does not share the caller's.
+    JoinSessionKeyring,
+    /// `prlimit`. Refused (no CAP_SYS_RESOURCE), it sets what it may and leaves a remark.
+    Limit(ResourceLimit),
+    /// Opens a terminal of the new `/dev/pts` and sends its master to the caller.
+    OpenTerminal {
+        /// Its size.
+        size: WindowSize,
+        /// Its owner.
+        uid: u32,
+    },
+    /// `chown` of standard output and error where they are pipes, so that the user can open `/dev/stdout`.
+    OwnStreams {
+        /// The new owner.
+        uid: u32,
+    },
+    /// `clone(CLONE_VM|CLONE_VFORK)`: the calls after this are made by the new process.
+    Spawn,
+    /// `setsid`, and the terminal, if there is one, becomes the controlling one.
+    NewSession {
+        /// Whether there is one.
+        terminal: bool,
+    },
+    /// Puts standard input, output and error into place.
+    PlaceStreams,
+    /// `chdir` to the working directory.
+    EnterWorkingDirectory {
+        /// Absolute path.
+        path: CString,
+    },
+    /// Drops every other capability from the bounding set, and all from the ambient set.
+    BoundCapabilities {
+        /// What stays.
+        keep: CapabilitySet,
+    },
+    /// `setgroups`.
+    SetGroups {
+        /// All supplementary groups.
+        gids: Vec<u32>,
+    },
+    /// `setresgid`, then `setresuid`.
+    SetIds {
+        /// User.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+    /// `capset`: of the permitted capabilities these stay and are effective; none is inheritable.
+    SetCapabilities {
+        /// What stays.
+        keep: CapabilitySet,
+    },
+    /// `umask`.
+    SetMask {
+        /// Permission bits that new files do not get.
+        mask: u32,
+    },
+    /// Closes every descriptor above 2 at `execve`, and lets every signal through.
+    CloseOthers,
+    /// `execve` of the first candidate that exists.
+    Exec {
+        /// Absolute paths, or one as given, to try in order.
+        candidates: Vec<CString>,
+        /// Arguments.
+        argv: Vec<CString>,
+        /// `NAME=value`.
+        env: Vec<CString>,
+    },
+}
+
+/// A place in the child's table of kept descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Slot(pub usize);
+
+/// Stacks layers with overlayfs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OverlayCall {
+    /// Layer folders, top first, as the kernel wants them.
+    pub lowers: Vec<CString>,
+    /// The upper and the work folder; `None` is read-only.
+    pub writable: Option<(CString, CString)>,
+    /// How the kernel is told.
+    pub method: OverlayMethod,
+    /// Kept as.
+    pub keep: Slot,
+}
+
+/// How overlayfs is told its layers.
+#[derive(Clone, PartialEq, Eq)]
+pub enum OverlayMethod {
+    /// `fsconfig(lowerdir+)`, one layer a call (Linux 6.7).
+    Append,
+    /// `mount(2)` with all options in one page and paths relative to a folder.
+    Options {
+        /// The folder that the paths in `options` start from.
+        directory: CString,
+        /// The options.
+        options: CString,
+        /// A folder to mount it on for a moment.
+        at: CString,
+    },
+}
+
+/// Where something is mounted.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MountPoint {
+    /// Absolute path inside the root.
+    pub path: CString,
+    /// Whether a mount point that had to be created stays after the step.
+    pub stays: bool,
+}
+
+/// What is mounted at a mount point.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Something kept before.
+    Kept {
+        /// Kept as. A folder needs a folder, anything else a file.
+        slot: Slot,
+        /// Whether it is made read-only by remounting, where there is no `mount_setattr`.
+        remount_readonly: bool,
+    },
+    /// A file system.
+    New(NewFileSystem),
+}
+
+/// A file system to make, with `mount(2)`'s arguments.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NewFileSystem {
+    /// Its type.
+    pub kind: &'static std::ffi::CStr,
+    /// Its name in `/proc/mounts`.
+    pub name: &'static std::ffi::CStr,
+    /// Flags.
+    pub flags: MountFlags,
+    /// Its own options.
+    pub options: CString,
+}

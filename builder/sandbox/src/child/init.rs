@@ -1,0 +1,95 @@
+//! PID 1 of the step: reaps, forwards signals, and ends with the command or with the caller.
+
+use std::os::fd::AsFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, read};
+
+use super::Child;
+use crate::fault::{Fault, Syscall};
+use crate::sys;
+
+/// `sizeof(struct signalfd_siginfo)`; the signal's number is its first four bytes.
+const SIGNAL_BYTES: usize = 128;
+
+impl Child<'_> {
+    /// Spawns the command and stays until it has ended. The kernel kills what it left running when this
+    /// process ends; it is killed before, so that mount points can be removed.
+    pub(super) fn spawn_and_wait(&mut self, index: usize) -> ! {
+        // Before the command, so that its end cannot be missed; every signal is blocked here.
+        let signals = match sys::signal_descriptor() {
+            Ok(signals) => signals,
+            Err(errno) => self.give_up(index, Fault::new(Syscall::Signalfd, errno)),
+        };
+        let command = match sys::spawn(&self.stack, |child: &Child<'_>| child.become_command(), self) {
+            Ok(pid) => pid,
+            Err(errno) => self.give_up(index, Fault::new(Syscall::Vfork, errno)),
+        };
+        // The command has called execve, or failed and said so on the board.
+        if self.board.failure().is_none() {
+            self.let_go();
+            self.wait_for(command, signals.as_fd());
+        }
+        sys::kill(-1, libc::SIGKILL);
+        while sys::wait_for_child(true) != Err(Errno::CHILD) {}
+        self.remove_created();
+        self.let_go();
+        sys::exit(0)
+    }
+
+    /// Closes what only the command needs; its output must end when the command closes it.
+    fn let_go(&mut self) {
+        self.started = None;
+        self.streams.stdin = None;
+        self.streams.stdout = None;
+        self.streams.stderr = None;
+        self.terminal = None;
+        self.console = None;
+        self.root = None;
+        for kept in &mut self.kept {
+            *kept = None;
+        }
+    }
+
+    fn wait_for(&self, command: i32, signals: std::os::fd::BorrowedFd<'_>) {
+        loop {
+            let mut sources = [
+                PollFd::from_borrowed_fd(signals, PollFlags::IN),
+                PollFd::from_borrowed_fd(self.life.as_fd(), PollFlags::IN),
+            ];
+            match poll(&mut sources, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                // Without poll nothing can be noticed any more.
+                Err(_) => return,
+            }
+            let [signalled, life] = &sources;
+            if !life.revents().is_empty() {
+                // The caller is gone, and with it whoever wants the layer.
+                sys::exit(1);
+            }
+            if !signalled.revents().is_empty() && self.take_signal(command, signals) {
+                return;
+            }
+        }
+    }
+
+    /// Reads one signal. Returns whether the command has ended.
+    fn take_signal(&self, command: i32, signals: std::os::fd::BorrowedFd<'_>) -> bool {
+        let mut information = [0_u8; SIGNAL_BYTES];
+        let Ok(SIGNAL_BYTES) = read(signals, information.as_mut_slice()) else { return false };
+        let [a, b, c, d, ..] = information;
+        let signal = u32::from_ne_bytes([a, b, c, d]) as i32;
+        if signal != libc::SIGCHLD {
+            sys::kill(command, signal);
+            return false;
+        }
+        let mut ended = false;
+        while let Ok(Some((pid, finished))) = sys::wait_for_child(false) {
+            if pid == command {
+                self.board.finish(finished);
+                ended = true;
+            }
+        }
+        ended
+    }
+}

@@ -1,0 +1,56 @@
+//! Runs one process in namespaces of its own, on a root file system made of stacked layers.
+//!
+//! A `RUN` step and `kiln run` are a [`Spec`]: plain data, every name already resolved. [`plan`] turns
+//! it into the ordered list of [`Call`]s which build the root and start the process, and makes none of
+//! them. [`start`] clones a process into fresh namespaces, and that process makes the calls one by one.
+//! So the order of mounts, where container escapes are born, is reviewed as text and tested without
+//! root.
+//!
+//! ```text
+//! start ── clone3 ──► PID 1 of the step: the calls up to `spawn`, then it reaps and forwards signals
+//!                       └── vfork ──► the step: the calls after `spawn`, the last one is execve
+//! ```
+//!
+//! What would surprise a reader:
+//!
+//! - The process that makes the calls is a fork of a program with many threads. It may not allocate,
+//!   lock or panic: whatever it needs (`CString`s, tables, stacks) exists before the clone. Neither
+//!   `/proc` nor a second executable is needed on the host.
+//! - After `pivot_root` the host is gone, so sources of mounts are opened before it and targets are
+//!   resolved after it, where no symlink and no `..` can lead out.
+//! - PID 1 holds the reading end of a pipe whose only writing end is in this process. However this
+//!   process ends, PID 1 sees it, ends, and the kernel kills what is left of the step. Mounts live in the
+//!   step's mount namespace only.
+//! - Mount points which had to be created are removed again, and the times of their folders put back,
+//!   so they leave no trace in the layer. `/proc`, `/sys` and `/dev` stay, as BuildKit's RUN leaves them.
+//!
+//! Only root is served: unprivileged modes will add a user namespace to [`Call::Clone`], `userxattr` to
+//! [`Call::Overlay`], and bind the devices ([`Kernel::make_devices`]). No seccomp filter is installed yet;
+//! its place is in `plan/process.rs`. No resource limits beyond `setrlimit` are set.
+
+mod board;
+mod call;
+mod capability;
+mod child;
+mod error;
+mod fault;
+mod kernel;
+mod plan;
+mod running;
+mod spec;
+mod start;
+mod stdio;
+#[allow(unsafe_code)]
+mod sys;
+
+pub use call::{Call, MountPoint, NewFileSystem, OverlayCall, OverlayMethod, Slot, Source};
+pub use capability::{Capability, CapabilitySet};
+pub use error::Error;
+pub use kernel::{Kernel, RootKind};
+pub use plan::plan;
+pub use running::{Handle, Report, Running, Status};
+pub use spec::{
+    FileContent, Mount, MountKind, Network, Resource, ResourceLimit, Rootfs, Spec, User, Writable,
+};
+pub use start::{start, start_on};
+pub use stdio::{Stdio, WindowSize};

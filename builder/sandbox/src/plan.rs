@@ -1,0 +1,96 @@
+//! Turns a [`Spec`] into the list of calls. Decides everything, does nothing.
+//!
+//! The order, and why:
+//!
+//! 1. Mounts become private, before anything is mounted.
+//! 2. Everything that comes from the host (layers, sources of binds) is opened and kept.
+//! 3. `pivot_root`: the host is gone, and paths can no longer lead to it.
+//! 4. `/proc`, `/dev`, `/sys`, then the step's own mounts, parents first.
+//! 5. Masks and read-only paths, last, so that no mount lies over them.
+//! 6. The process: capabilities are dropped after the last call that needs them.
+
+mod kernel_files;
+mod mounts;
+mod process;
+mod roots;
+
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::{Call, Error, Kernel, Network, RootKind, Slot, Spec, WindowSize};
+
+pub(crate) use mounts::names_in;
+
+/// Lists, in order, every call that builds the root and starts the process. Makes none of them.
+///
+/// `terminal` asks for a controlling terminal of that size. The first call, [`Call::Clone`], is the
+/// caller's; what follows is made by the new process, and what follows [`Call::Spawn`] by its child.
+///
+/// # Errors
+/// A path that is not absolute, a NUL byte, an empty command, more layers than the kernel takes, or a
+/// kernel without the new mount API.
+pub fn plan(spec: &Spec, terminal: Option<WindowSize>, kernel: &Kernel) -> Result<Vec<Call>, Error> {
+    if !kernel.new_mount_api {
+        return Err(Error::Unsupported { what: "open_tree and move_mount", since: "5.2" });
+    }
+    let mut planner = Planner { spec, kernel, terminal, calls: Vec::new(), slots: 0 };
+    planner.calls.push(Call::Clone { network: spec.network == Network::None });
+    planner.leave_the_host_alone()?;
+    let root = planner.open_root()?;
+    let sources = planner.open_sources()?;
+    let devices = planner.open_devices();
+    planner.calls.push(Call::EnterRoot { root });
+    planner.add_kernel_files(devices);
+    planner.attach(sources)?;
+    planner.protect_kernel_paths();
+    planner.add_process()?;
+    Ok(planner.calls)
+}
+
+/// The list so far.
+struct Planner<'a> {
+    spec: &'a Spec,
+    kernel: &'a Kernel,
+    terminal: Option<WindowSize>,
+    calls: Vec<Call>,
+    slots: usize,
+}
+
+impl Planner<'_> {
+    /// A place that no call has used.
+    fn slot(&mut self) -> Slot {
+        let slot = Slot(self.slots);
+        self.slots += 1;
+        slot
+    }
+
+    fn leave_the_host_alone(&mut self) -> Result<(), Error> {
+        match self.kernel.root {
+            RootKind::Mount => self.calls.push(Call::MakePrivate),
+            RootKind::Initramfs => self.calls.extend([Call::MakePrivate, Call::CloneRoot]),
+            RootKind::Chroot => {
+                let through = absolute("the empty folder", &self.spec.empty)?;
+                self.calls.extend([Call::MakePrivateFromChroot { through }, Call::CloneRoot]);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Bytes for the kernel.
+fn c_string(what: &'static str, text: impl AsRef<OsStr>) -> Result<CString, Error> {
+    let text = text.as_ref();
+    CString::new(text.as_bytes()).map_err(|_| Error::Nul { what, value: format!("{text:?}") })
+}
+
+/// An absolute path for the kernel.
+fn absolute(what: &'static str, path: &Path) -> Result<CString, Error> {
+    if !path.is_absolute() {
+        return Err(Error::NotAbsolute { what, path: path.to_path_buf() });
+    }
+    c_string(what, path)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! `/proc`, `/dev`, `/sys`: what every container has, and what Docker hides of it.
+
+use std::ffi::{CStr, CString};
+
+use rustix::mount::MountFlags;
+
+use super::Planner;
+use crate::{Call, MountPoint, Network, NewFileSystem, Slot, Source};
+
+/// Character devices (runtime-spec, config-linux.md § Default Devices): name, major, minor.
+const DEVICES: [(&str, u32, u32); 6] =
+    [("full", 1, 7), ("null", 1, 3), ("random", 1, 8), ("tty", 5, 0), ("urandom", 1, 9), ("zero", 1, 5)];
+
+/// Symlinks in `/dev`: name, target (runtime-spec, runtime-linux.md § Dev symbolic links).
+const LINKS: [(&str, &str); 6] = [
+    ("core", "/proc/kcore"),
+    ("fd", "/proc/self/fd"),
+    ("ptmx", "pts/ptmx"),
+    ("stderr", "/proc/self/fd/2"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+];
+
+/// What Docker masks (moby, `daemon/pkg/oci/defaults.go`).
+const MASKED: [&CStr; 11] = [
+    c"/proc/acpi",
+    c"/proc/asound",
+    c"/proc/kcore",
+    c"/proc/keys",
+    c"/proc/latency_stats",
+    c"/proc/timer_list",
+    c"/proc/timer_stats",
+    c"/proc/sched_debug",
+    c"/proc/scsi",
+    c"/sys/firmware",
+    c"/sys/devices/virtual/powercap",
+];
+
+/// What Docker makes read-only (same file).
+const READ_ONLY: [&CStr; 5] = [c"/proc/bus", c"/proc/fs", c"/proc/irq", c"/proc/sys", c"/proc/sysrq-trigger"];
+
+const NOTHING_SPECIAL: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+
+impl Planner<'_> {
+    /// Opens the host's devices, where they cannot be made.
+    pub(super) fn open_devices(&mut self) -> Vec<(&'static str, Slot)> {
+        if self.kernel.make_devices {
+            return Vec::new();
+        }
+        let mut devices = Vec::new();
+        for (name, _, _) in DEVICES {
+            let keep = self.slot();
+            self.calls.push(Call::Bind { root: c"/dev".into(), path: known(name), readonly: false, keep });
+            devices.push((name, keep));
+        }
+        devices
+    }
+
+    /// Mounts and fills the three folders. They stay in the layer when they had to be made.
+    pub(super) fn add_kernel_files(&mut self, devices: Vec<(&'static str, Slot)>) {
+        self.mount_stays("/proc", c"proc", c"proc", NOTHING_SPECIAL, "");
+        self.add_dev(devices);
+        let writable = if self.spec.protect_kernel_paths { MountFlags::RDONLY } else { MountFlags::empty() };
+        self.mount_stays("/sys", c"sysfs", c"sysfs", NOTHING_SPECIAL | writable, "");
+        if self.kernel.unified_cgroup {
+            let flags = NOTHING_SPECIAL | writable;
+            self.mount_optional("/sys/fs/cgroup", c"cgroup2", c"cgroup", flags, "");
+        }
+        if self.spec.network == Network::None {
+            self.calls.push(Call::LoopbackUp);
+        }
+    }
+
+    fn add_dev(&mut self, devices: Vec<(&'static str, Slot)>) {
+        let flags = MountFlags::NOSUID | MountFlags::STRICTATIME;
+        self.mount_stays("/dev", c"tmpfs", c"tmpfs", flags, "mode=0755,size=65536k");
+        for name in ["pts", "shm", "mqueue"] {
+            self.calls.push(Call::MakeDirectory { path: known(&format!("/dev/{name}")), mode: 0o755 });
+        }
+        let no_exec = MountFlags::NOSUID | MountFlags::NOEXEC;
+        let options = "newinstance,ptmxmode=0666,mode=0620,gid=5";
+        self.mount_stays("/dev/pts", c"devpts", c"devpts", no_exec, options);
+        let options = format!("mode=1777,size={}", self.spec.shm_size_bytes);
+        self.mount_stays("/dev/shm", c"tmpfs", c"shm", NOTHING_SPECIAL, &options);
+        self.mount_optional("/dev/mqueue", c"mqueue", c"mqueue", NOTHING_SPECIAL, "");
+        if devices.is_empty() {
+            for (name, major, minor) in DEVICES {
+                self.calls.push(Call::MakeDevice { path: known(&format!("/dev/{name}")), major, minor });
+            }
+        }
+        for (name, slot) in devices {
+            self.mount_kept(&format!("/dev/{name}"), slot);
+        }
+        for (name, target) in LINKS {
+            self.calls.push(Call::MakeLink { target: known(target), path: known(&format!("/dev/{name}")) });
+        }
+        if let Some(size) = self.terminal {
+            self.calls.push(Call::OpenTerminal { size, uid: self.spec.user.uid });
+            // The first terminal of a new instance has the number 0.
+            let keep = self.slot();
+            let path = c"dev/pts/0".into();
+            self.calls.push(Call::Bind { root: c"/".into(), path, readonly: false, keep });
+            self.mount_kept("/dev/console", keep);
+        }
+    }
+
+    /// Hides and write-protects what Docker does.
+    pub(super) fn protect_kernel_paths(&mut self) {
+        let remount = !self.kernel.mount_setattr;
+        if self.spec.protect_kernel_paths {
+            for path in MASKED {
+                self.calls.push(Call::Mask { path: path.into() });
+            }
+            for path in READ_ONLY {
+                self.calls.push(Call::MakeReadOnly { path: path.into(), remount });
+            }
+        }
+        if self.spec.readonly_root {
+            self.calls.push(Call::MakeRootReadOnly { remount });
+        }
+    }
+
+    fn mount_stays(
+        &mut self,
+        path: &str,
+        kind: &'static CStr,
+        name: &'static CStr,
+        flags: MountFlags,
+        options: &str,
+    ) {
+        self.mount_new(path, NewFileSystem { kind, name, flags, options: known(options) }, false);
+    }
+
+    fn mount_optional(
+        &mut self,
+        path: &str,
+        kind: &'static CStr,
+        name: &'static CStr,
+        flags: MountFlags,
+        options: &str,
+    ) {
+        self.mount_new(path, NewFileSystem { kind, name, flags, options: known(options) }, true);
+    }
+
+    fn mount_new(&mut self, path: &str, made: NewFileSystem, optional: bool) {
+        let at = MountPoint { path: known(path), stays: true };
+        self.calls.push(Call::Mount { at, source: Source::New(made), optional });
+    }
+
+    fn mount_kept(&mut self, path: &str, slot: Slot) {
+        let at = MountPoint { path: known(path), stays: true };
+        let source = Source::Kept { slot, remount_readonly: false };
+        self.calls.push(Call::Mount { at, source, optional: false });
+    }
+}
+
+/// A text of this file.
+fn known(text: &str) -> CString {
+    CString::new(text).expect("the names in this file hold no NUL")
+}

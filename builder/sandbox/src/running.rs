@@ -1,0 +1,271 @@
+//! A step that runs, and what came of it.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use crate::board::{Board, CREATED, LEFT, WARNED};
+use crate::sys::{self, SharedBoard};
+use crate::{Call, Error, WindowSize};
+
+/// A running step. Dropped, it is killed with all its processes.
+pub struct Running {
+    handle: Handle,
+    /// The only writing end of the pipe whose end tells PID 1 that this process is gone.
+    _alive: OwnedFd,
+    board: SharedBoard,
+    calls: Vec<Call>,
+    is_reaped: bool,
+}
+
+/// Reaches a running step from another thread. It may outlive the step: a signal then fails with `ESRCH`.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    process: Arc<OwnedFd>,
+    terminal: Option<Arc<OwnedFd>>,
+}
+
+/// How the process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It exited with this status.
+    Exited(u8),
+    /// A signal ended it.
+    Signaled(i32),
+}
+
+impl Status {
+    /// As a shell has it: the exit status, or 128 and the signal's number.
+    pub fn code(self) -> i32 {
+        match self {
+            Status::Exited(status) => i32::from(status),
+            Status::Signaled(signal) => 128 + signal,
+        }
+    }
+
+    /// Whether it exited with 0.
+    pub fn is_success(self) -> bool {
+        self == Status::Exited(0)
+    }
+}
+
+/// What came of a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// How its process ended.
+    pub status: Status,
+    /// The largest resident set of the process and the children it waited for. `None` if it stayed below what
+    /// the caller's own process held when it was cloned, which the kernel counts in.
+    pub peak_memory_bytes: Option<u64>,
+    /// User and system time of the process and the children it waited for.
+    pub cpu_seconds: f64,
+    /// Targets of mounts for which something had to be created, and was removed again.
+    pub mount_points_removed: Vec<PathBuf>,
+    /// Targets of mounts for which something was created that stays, because it is not empty any more or the step
+    /// was killed.
+    pub mount_points_left: Vec<PathBuf>,
+    /// What the machine refused and the step did without, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Running {
+    pub(crate) fn new(process: OwnedFd, alive: OwnedFd, board: SharedBoard) -> Running {
+        let handle = Handle { process: Arc::new(process), terminal: None };
+        Running { handle, _alive: alive, board, calls: Vec::new(), is_reaped: false }
+    }
+
+    pub(crate) fn board(&self) -> &Board {
+        &self.board
+    }
+
+    pub(crate) fn set_terminal(&mut self, terminal: OwnedFd) {
+        self.handle.terminal = Some(Arc::new(terminal));
+    }
+
+    pub(crate) fn set_calls(&mut self, calls: Vec<Call>) {
+        self.calls = calls;
+    }
+
+    /// Whether PID 1 has ended and told neither a failure nor how the command ended: it was killed.
+    pub(crate) fn has_ended_without_a_word(&self) -> bool {
+        let mut sources = [PollFd::new(&*self.handle.process, PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let has_ended = poll(&mut sources, Some(&at_once)).is_ok_and(|ready| ready > 0);
+        has_ended && self.board.finished().is_none()
+    }
+
+    /// A descriptor of PID 1 of the step, readable when the step has ended: for `AsyncFd` and `poll`.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.handle.process.as_fd()
+    }
+
+    /// The master of the terminal, if the step has one. It reads `EIO` when nobody in the step holds it.
+    pub fn terminal(&self) -> Option<BorrowedFd<'_>> {
+        self.handle.terminal.as_deref().map(AsFd::as_fd)
+    }
+
+    /// Reaches the step from another thread, while this one waits.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Kills every process of the step at once. [`Running::wait`] then returns.
+    ///
+    /// # Errors
+    /// `ESRCH` if it has ended and was waited for.
+    pub fn kill(&self) -> Result<(), Error> {
+        self.handle.kill()
+    }
+
+    /// Sends a signal to the step's process; see [`Handle::signal`].
+    ///
+    /// # Errors
+    /// As [`Handle::signal`].
+    pub fn signal(&self, signal: i32) -> Result<(), Error> {
+        self.handle.signal(signal)
+    }
+
+    /// Blocks until the process has ended, everything else in the step was killed, and mount points are
+    /// removed.
+    ///
+    /// # Errors
+    /// A failed `waitid`.
+    pub fn wait(mut self) -> Result<Report, Error> {
+        let killed_by = self.reap_status()?;
+        let (status, usage) = match self.board.finished() {
+            Some(finished) => (status(finished.wait_status), Some(finished)),
+            // PID 1 was killed, by `kill` or from outside, and took the process with it.
+            None => (Status::Signaled(killed_by), None),
+        };
+        let floor = self.board.floor_kibibytes();
+        let peak = usage.map(|usage| usage.peak_kibibytes).filter(|peak| *peak > floor);
+        Ok(Report {
+            status,
+            peak_memory_bytes: peak.map(|kibibytes| kibibytes * 1024),
+            cpu_seconds: usage.map_or(0.0, |usage| usage.cpu_microseconds as f64 / 1e6),
+            mount_points_removed: self.mount_points(|left| !left),
+            mount_points_left: self.mount_points(|left| left),
+            warnings: self.warnings(),
+        })
+    }
+
+    fn mount_points(&self, wanted: impl Fn(bool) -> bool) -> Vec<PathBuf> {
+        let target = |(index, call): (usize, &Call)| match call {
+            Call::Mount { at, .. } if self.board.has_remark(index, CREATED) => {
+                let left = self.board.has_remark(index, LEFT) || self.board.finished().is_none();
+                wanted(left).then(|| PathBuf::from(OsStr::from_bytes(at.path.as_bytes())))
+            }
+            _ => None,
+        };
+        self.calls.iter().enumerate().filter_map(target).collect()
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let warning = |(index, call): (usize, &Call)| match call {
+            _ if !self.board.has_remark(index, WARNED) => None,
+            Call::Limit(limit) => Some(format!(
+                "the limit {} could not be raised as asked (no CAP_SYS_RESOURCE); the step has the highest one allowed",
+                limit.resource.name()
+            )),
+            call => Some(format!("the step does without this: {call}")),
+        };
+        self.calls.iter().enumerate().filter_map(warning).collect()
+    }
+
+    /// Waits for PID 1 when only its end matters.
+    pub(crate) fn reap(&mut self) {
+        // An error means that there is nothing to wait for.
+        let _ = self.reap_status();
+    }
+
+    /// Waits for PID 1; the signal that ended it, or 0.
+    fn reap_status(&mut self) -> Result<i32, Error> {
+        if self.is_reaped {
+            return Ok(0);
+        }
+        // The child has no exit signal, and such a child is waited for only with this flag.
+        let options = WaitIdOptions::EXITED | WaitIdOptions::from_bits_retain(libc::__WALL as u32);
+        loop {
+            match waitid(WaitId::PidFd(self.handle.process.as_fd()), options) {
+                Ok(status) => {
+                    self.is_reaped = true;
+                    return Ok(status.and_then(|status| status.terminating_signal()).unwrap_or(0));
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(Error::Host { call: "waitid", source: errno.into() }),
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.is_reaped {
+            // It fails only if the step is gone.
+            let _ = self.handle.kill();
+            self.reap();
+        }
+    }
+}
+
+impl Handle {
+    /// Kills every process of the step at once.
+    ///
+    /// # Errors
+    /// `ESRCH` if it has ended and was waited for.
+    pub fn kill(&self) -> Result<(), Error> {
+        self.signal(libc::SIGKILL)
+    }
+
+    /// Sends a signal. PID 1 passes it to the step's process, except those that no process can take:
+    /// `SIGKILL` ends PID 1 and with it the step, `SIGSTOP` stops PID 1 alone.
+    ///
+    /// # Errors
+    /// `ESRCH` if the step has ended and was waited for, `EINVAL` for a number that is no signal.
+    pub fn signal(&self, signal: i32) -> Result<(), Error> {
+        sys::send_signal(self.process.as_fd(), signal)
+            .map_err(|errno| Error::Host { call: "pidfd_send_signal", source: errno.into() })
+    }
+
+    /// Tells the terminal its size; the step's foreground processes get `SIGWINCH`. Without a terminal nothing
+    /// happens.
+    ///
+    /// # Errors
+    /// A failed `ioctl`.
+    pub fn resize(&self, size: WindowSize) -> Result<(), Error> {
+        let Some(terminal) = &self.terminal else { return Ok(()) };
+        let window = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&**terminal, window)
+            .map_err(|errno| Error::Host { call: "ioctl(TIOCSWINSZ)", source: errno.into() })
+    }
+}
+
+/// Reads what `wait4(2)` gave.
+fn status(wait_status: i32) -> Status {
+    if libc::WIFSIGNALED(wait_status) {
+        return Status::Signaled(libc::WTERMSIG(wait_status));
+    }
+    // The kernel keeps eight bits.
+    Status::Exited(libc::WEXITSTATUS(wait_status) as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_read() {
+        let table = [(0, Status::Exited(0), 0), (0x300, Status::Exited(3), 3), (9, Status::Signaled(9), 137)];
+        for (raw, expected, code) in table {
+            assert_eq!((status(raw), status(raw).code()), (expected, code));
+        }
+        assert!(Status::Exited(0).is_success() && !Status::Exited(1).is_success());
+    }
+}

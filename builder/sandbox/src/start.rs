@@ -1,0 +1,225 @@
+//! Starts a step: plans, clones, and hears whether the command runs.
+
+use std::ffi::{CString, OsStr};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType, recvmsg,
+    socketpair,
+};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::board::Board;
+use crate::call::{Call, MountPoint, OverlayCall, Source};
+use crate::child::{Child, EXISTS, LINKS, SOURCE, UPPER, WORK, ranges_between};
+use crate::fault::{Fault, Syscall};
+use crate::plan::names_in;
+use crate::stdio::raise;
+use crate::sys::{self, Cloned, SharedBoard, Stack, Strings};
+use crate::{Error, Kernel, Running, Slot, Spec, Stdio, plan};
+
+/// Starts the process of `spec`, and returns once its program runs (`execve` succeeded).
+///
+/// Blocks for the few milliseconds that takes. The step lives until its process ends, [`Running`] is
+/// dropped or told to kill it, or this process ends in any way.
+///
+/// # Errors
+/// [`Error::Exec`] if there is no such program in the root or it cannot be executed; otherwise what
+/// could not be done on the way, with its arguments. Nothing is left running or mounted then.
+pub fn start(spec: &Spec, stdio: Stdio) -> Result<Running, Error> {
+    start_on(spec, stdio, Kernel::get())
+}
+
+/// As [`start`], on a kernel of which these facts are known: a test takes features away.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_on(spec: &Spec, stdio: Stdio, kernel: &Kernel) -> Result<Running, Error> {
+    let window = stdio.window();
+    let calls = plan(spec, window, kernel)?;
+    let board = SharedBoard::new().map_err(host("mmap"))?;
+    let (started, starting) = pipe_with(PipeFlags::CLOEXEC).map_err(host("pipe2"))?;
+    let (life, alive) = pipe_with(PipeFlags::CLOEXEC).map_err(host("pipe2"))?;
+    let (console, consoles) = match window {
+        Some(_) => {
+            let (ours, theirs) =
+                socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+                    .map_err(host("socketpair"))?;
+            (Some(ours), Some(raise(theirs)?))
+        }
+        None => (None, None),
+    };
+    let mut child = Child {
+        calls: &calls,
+        board: &board,
+        kept: (0..slots(&calls)).map(|_| None).collect(),
+        created: Vec::with_capacity(mount_points(&calls)),
+        root: None,
+        terminal: None,
+        streams: stdio.into_streams()?,
+        started: Some(raise(starting)?),
+        life: raise(life)?,
+        console: consoles,
+        foreign: Vec::new(),
+        arguments: arguments(&calls),
+        stack: Stack::new().map_err(host("mmap"))?,
+        command_line: std::env::args_os()
+            .flat_map(|argument| [argument.as_bytes(), b"\0"].concat())
+            .collect(),
+    };
+    child.foreign = ranges_between(&mut child.descriptors());
+    let process = clone(child, &calls)?;
+    let mut running = Running::new(process, alive, board);
+    wait_until_closed(&started)?;
+    if let Some((index, fault)) = running.board().failure() {
+        running.reap();
+        return Err(explain(&calls, index, fault, running.board()));
+    }
+    if let Some(console) = console {
+        running.set_terminal(receive(&console)?);
+    } else if running.has_ended_without_a_word() {
+        return Err(Error::Died);
+    }
+    running.set_calls(calls);
+    Ok(running)
+}
+
+/// Clones the child, which never returns from here, and closes the caller's copies of what it got.
+fn clone(child: Child<'_>, calls: &[Call]) -> Result<OwnedFd, Error> {
+    let network = matches!(calls.first(), Some(Call::Clone { network: true }));
+    let flags = libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP
+        | if network { libc::CLONE_NEWNET } else { 0 };
+    // Until the child has reset them, it has this program's signal handlers, which would write to pipes
+    // that it shares with this program.
+    let blocked = sys::block_signals();
+    let cloned = sys::clone_process(flags);
+    match cloned {
+        Ok(Cloned::Child) => child.run(),
+        Ok(Cloned::Parent(process)) => {
+            drop(blocked);
+            Ok(process)
+        }
+        Err(errno) => {
+            let call = calls.first().map(Call::to_string).unwrap_or_default();
+            Err(Error::Namespaces { call, source: errno.into() })
+        }
+    }
+}
+
+/// Places for kept descriptors that the plan uses.
+fn slots(calls: &[Call]) -> usize {
+    let used = |call: &Call| match call {
+        Call::Overlay(OverlayCall { keep: Slot(slot), .. })
+        | Call::Bind { keep: Slot(slot), .. }
+        | Call::FileStore { keep: Slot(slot) }
+        | Call::File { keep: Slot(slot), .. } => slot + 1,
+        _ => 0,
+    };
+    calls.iter().map(used).max().unwrap_or(0)
+}
+
+/// How many files and folders may be made for mount points and have to go again. A symlink adds as many
+/// names as it likes; what finds no place here is not removed.
+fn mount_points(calls: &[Call]) -> usize {
+    let names = |call: &Call| match call {
+        Call::Mount { at: MountPoint { path, stays: false }, .. } => names_in(path) + LINKS,
+        _ => 0,
+    };
+    calls.iter().map(names).sum()
+}
+
+fn arguments(calls: &[Call]) -> (Strings<'_>, Strings<'_>) {
+    match calls.last() {
+        Some(Call::Exec { argv, env, .. }) => (Strings::new(argv), Strings::new(env)),
+        _ => (Strings::new(&[]), Strings::new(&[])),
+    }
+}
+
+/// Blocks until every writer of a pipe is gone.
+fn wait_until_closed(pipe: &OwnedFd) -> Result<(), Error> {
+    loop {
+        match rustix::io::read(pipe, &mut [0_u8; 16]) {
+            Ok(0) => return Ok(()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(host("read")(errno)),
+        }
+    }
+}
+
+/// Takes the terminal's master from the child. There is none if the child was killed.
+fn receive(console: &OwnedFd) -> Result<OwnedFd, Error> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0_u8];
+    let mut data = [std::io::IoSliceMut::new(&mut byte)];
+    recvmsg(console, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC).map_err(host("recvmsg"))?;
+    control
+        .drain()
+        .find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+            _ => None,
+        })
+        .ok_or(Error::Died)
+}
+
+fn host(call: &'static str) -> impl Fn(Errno) -> Error {
+    move |errno| Error::Host { call, source: errno.into() }
+}
+
+/// What the caller wants to know about a fault in the child.
+fn explain(calls: &[Call], index: usize, fault: Fault, board: &Board) -> Error {
+    let source = std::io::Error::from_raw_os_error(fault.errno);
+    let syscall = fault.syscall.name();
+    match calls.get(index) {
+        Some(Call::Overlay(overlay)) => {
+            let layer = match fault.detail {
+                0 => None,
+                UPPER => overlay.writable.as_ref().map(|(upper, _)| path(upper)),
+                WORK => overlay.writable.as_ref().map(|(_, work)| path(work)),
+                number => overlay.lowers.get(number as usize - 1).map(path),
+            };
+            Error::Overlay { syscall, layer, kernel: board.message(), source }
+        }
+        Some(call @ Call::Mount { at, .. }) => {
+            Error::MountTarget { target: path(&at.path), syscall, call: call.to_string(), source }
+        }
+        Some(Call::Bind { root, path: inside, keep, .. }) if fault.detail == SOURCE => {
+            let target = target_of(calls, *keep);
+            Error::MountSource { target, root: path(root), path: path(inside), source }
+        }
+        Some(Call::Select { within, path: inside }) if fault.detail == SOURCE => {
+            let target = target_of(calls, *within);
+            Error::MountSource { target, root: PathBuf::from("/"), path: path(inside), source }
+        }
+        Some(Call::EnterWorkingDirectory { path: directory }) => {
+            Error::WorkingDirectory { path: path(directory), source }
+        }
+        Some(Call::Exec { argv, .. }) if fault.syscall == Syscall::Execve => Error::Exec {
+            argv0: argv.first().map(|argv0| argv0.to_string_lossy().into_owned()).unwrap_or_default(),
+            errno: fault.errno,
+            exists: fault.detail == EXISTS,
+        },
+        call => Error::Call { call: call.map(Call::to_string).unwrap_or_default(), syscall, source },
+    }
+}
+
+/// Where what is kept was to be mounted; `/` is the root itself.
+fn target_of(calls: &[Call], kept: Slot) -> PathBuf {
+    let target = calls.iter().find_map(|call| match call {
+        Call::Mount { at, source: Source::Kept { slot, .. }, .. } if *slot == kept => Some(path(&at.path)),
+        _ => None,
+    });
+    target.unwrap_or_else(|| PathBuf::from("/"))
+}
+
+fn path(text: &CString) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(text.as_bytes()))
+}

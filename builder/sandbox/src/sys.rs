@@ -1,0 +1,436 @@
+//! The system calls that no safe crate wraps: the only `unsafe` of the workspace.
+//!
+//! Each function makes one call, is safe to call, allocates nothing and takes no lock, so that the
+//! child of a program with many threads may call it. Where glibc's wrapper would do more than the call
+//! (`setresuid` signals every thread, `sigprocmask` hides two signals, `fork` runs handlers), the
+//! call is made directly.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_long, c_void};
+use std::marker::PhantomData;
+use std::mem;
+use std::ops::Deref;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::{self, NonNull};
+
+use rustix::io::Errno;
+
+use crate::board::{Board, Finished};
+
+/// What `clone_process` returns, twice.
+pub(crate) enum Cloned {
+    /// In the new process.
+    Child,
+    /// In the caller: a descriptor of the new process.
+    Parent(OwnedFd),
+}
+
+/// Every signal, as the kernel's mask.
+const ALL_SIGNALS: u64 = u64::MAX;
+
+fn last_error() -> Errno {
+    // SAFETY: the function returns a valid pointer to this thread's errno.
+    Errno::from_raw_os_error(unsafe { *libc::__errno_location() })
+}
+
+/// The result of a call that fails with -1.
+fn check(result: c_long) -> Result<c_long, Errno> {
+    if result == -1 { Err(last_error()) } else { Ok(result) }
+}
+
+/// `clone3(flags)` without shared memory: like `fork`, into new namespaces, with a pidfd and no exit
+/// signal, so that only a wait for this very child sees it. Falls back to `clone` where a filter does not
+/// know `clone3`. Block all signals first: the child still has the caller's handlers.
+pub(crate) fn clone_process(flags: i32) -> Result<Cloned, Errno> {
+    let mut pidfd: c_int = -1;
+    let flags = flags | libc::CLONE_PIDFD;
+    // SAFETY: all zero is a valid `clone_args`.
+    let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
+    arguments.flags = flags as u64;
+    arguments.pidfd = &raw mut pidfd as u64;
+    // SAFETY: without CLONE_VM the child runs on its own copy of this stack; the kernel writes the
+    // descriptor to `pidfd`, which outlives the call.
+    let result =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, mem::size_of::<libc::clone_args>()) };
+    let result = match check(result) {
+        Err(Errno::NOSYS) => {
+            // SAFETY: as above. The order of the last two arguments differs between machines; both are 0.
+            check(unsafe { libc::syscall(libc::SYS_clone, flags as c_long, 0, &raw mut pidfd, 0, 0) })?
+        }
+        other => other?,
+    };
+    if result == 0 {
+        return Ok(Cloned::Child);
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(Cloned::Parent(unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// `rt_sigprocmask(SIG_SETMASK)`: blocks the signals of the mask, and returns the mask before.
+fn set_signal_mask(mask: u64) -> u64 {
+    let mut before = 0_u64;
+    // SAFETY: both masks are the 8 bytes that the call is told they are.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, &raw mut before, 8_usize)
+    };
+    before
+}
+
+/// Signals blocked until this is dropped. For one thread; neither moved to another nor shared.
+pub(crate) struct BlockedSignals {
+    before: u64,
+    _this_thread: PhantomData<*const ()>,
+}
+
+/// Blocks every signal for this thread.
+pub(crate) fn block_signals() -> BlockedSignals {
+    BlockedSignals { before: set_signal_mask(ALL_SIGNALS), _this_thread: PhantomData }
+}
+
+impl Drop for BlockedSignals {
+    fn drop(&mut self) {
+        set_signal_mask(self.before);
+    }
+}
+
+/// Lets every signal through.
+pub(crate) fn unblock_signals() {
+    set_signal_mask(0);
+}
+
+/// Gives every signal its default action, also those that were ignored.
+pub(crate) fn reset_signal_actions() {
+    // `struct sigaction` of every architecture fits, and all zero is SIG_DFL.
+    let default = [0_u64; 16];
+    for signal in 1..=64 {
+        // SAFETY: the kernel reads a `struct sigaction` from `default`, which is larger. It refuses
+        // SIGKILL and SIGSTOP, which is right.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                ptr::null_mut::<c_void>(),
+                8_usize,
+            )
+        };
+    }
+}
+
+/// `signalfd4`: a descriptor that yields every blocked signal.
+pub(crate) fn signal_descriptor() -> Result<OwnedFd, Errno> {
+    let mask = ALL_SIGNALS;
+    // SAFETY: the mask is the 8 bytes that the call is told it is.
+    let fd = check(unsafe {
+        libc::syscall(libc::SYS_signalfd4, -1, &raw const mask, 8_usize, libc::SFD_CLOEXEC)
+    })?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
+}
+
+/// `close_range(first, last, flags)` of descriptors that nobody in this process will use again.
+pub(crate) fn close_range(first: u32, last: u32, only_on_exec: bool) -> Result<(), Errno> {
+    let flags = if only_on_exec { libc::CLOSE_RANGE_CLOEXEC } else { 0 };
+    // SAFETY: the call takes no pointer. It is made in a forked child, on copies of descriptors whose
+    // owners are never touched or dropped there.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
+}
+
+/// Memory for the stack of the process that [`spawn`] makes.
+pub(crate) struct Stack {
+    start: NonNull<c_void>,
+}
+
+const STACK_BYTES: usize = 512 << 10;
+
+impl Stack {
+    /// Reserves a stack; pages are taken as they are used.
+    pub fn new() -> Result<Stack, Errno> {
+        map(STACK_BYTES, libc::MAP_PRIVATE | libc::MAP_STACK).map(|start| Stack { start })
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped with this length, and nothing points into it.
+        unsafe { libc::munmap(self.start.as_ptr(), STACK_BYTES) };
+    }
+}
+
+fn map(bytes: usize, flags: c_int) -> Result<NonNull<c_void>, Errno> {
+    // SAFETY: a new anonymous mapping touches no existing memory.
+    let start = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            flags | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if start == libc::MAP_FAILED {
+        return Err(last_error());
+    }
+    NonNull::new(start).ok_or(Errno::NOMEM)
+}
+
+/// What `enter` finds on the new stack.
+struct Entry<'a, T> {
+    body: fn(&T) -> !,
+    argument: &'a T,
+}
+
+extern "C" fn enter<T>(entry: *mut c_void) -> c_int {
+    // SAFETY: `spawn` passes an `Entry<T>` that lives until the new process has called execve or ended,
+    // because the caller is stopped until then.
+    let entry = unsafe { &*entry.cast::<Entry<'_, T>>() };
+    (entry.body)(entry.argument)
+}
+
+/// `clone(CLONE_VM|CLONE_VFORK)`: runs `body` in a new process on `stack`, which shares this one's memory, and
+/// returns its id once it has called `execve` or ended. No page table is copied. `body` must change nothing
+/// but atomics and its own stack.
+pub(crate) fn spawn<T>(stack: &Stack, body: fn(&T) -> !, argument: &T) -> Result<i32, Errno> {
+    let entry = Entry { body, argument };
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the top of the stack is inside the mapping's end and aligned; `entry` outlives the child's
+    // use of it, see `enter`. CLONE_VFORK keeps this thread, the only one, from running meanwhile.
+    let pid = unsafe {
+        let top = stack.start.as_ptr().byte_add(STACK_BYTES);
+        libc::clone(enter::<T>, top, flags, (&raw const entry).cast_mut().cast())
+    };
+    check(c_long::from(pid)).map(|pid| pid as i32)
+}
+
+/// Arguments or environment in the form of `execve`.
+pub(crate) struct Strings<'a> {
+    pointers: Vec<*const c_char>,
+    _owner: PhantomData<&'a CString>,
+}
+
+impl<'a> Strings<'a> {
+    /// Pointers to these strings, and the NULL at the end.
+    pub fn new(strings: &'a [CString]) -> Strings<'a> {
+        let pointers = strings.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect();
+        Strings { pointers, _owner: PhantomData }
+    }
+}
+
+/// `execve`. Returns only when it failed.
+pub(crate) fn execve(path: &CStr, argv: &Strings<'_>, env: &Strings<'_>) -> Errno {
+    // SAFETY: both lists end with NULL, and the strings they point to outlive them.
+    unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), env.pointers.as_ptr()) };
+    last_error()
+}
+
+unsafe extern "C" {
+    /// glibc's and musl's name for `argv[0]`, where the kernel put it.
+    static program_invocation_name: *mut c_char;
+}
+
+/// Overwrites this process's copy of the caller's command line, which `/proc/PID/cmdline` shows to everybody,
+/// by a name. `arguments` are what must be there, each with its NUL; otherwise nothing is written.
+pub(crate) fn hide_arguments(arguments: &[u8], name: &[u8]) {
+    // SAFETY: the variable is set before `main` and only read here.
+    let start = unsafe { program_invocation_name }.cast::<u8>();
+    if start.is_null() {
+        return;
+    }
+    for (index, byte) in arguments.iter().enumerate() {
+        // SAFETY: all bytes before this one are the arguments' bytes, so this one is still in, or right
+        // behind, the strings that the kernel put on the stack, behind which the environment follows.
+        if unsafe { start.add(index).read() } != *byte {
+            return;
+        }
+    }
+    for (index, byte) in (0..arguments.len()).zip(name.iter().copied().chain(std::iter::repeat(0))) {
+        // SAFETY: the loop above has read every one of these bytes. They are this process's own copy, and
+        // std has copied the arguments long before.
+        unsafe { start.add(index).write(byte) };
+    }
+}
+
+/// `_exit`: no destructor, no handler.
+pub(crate) fn exit(status: i32) -> ! {
+    // SAFETY: the call takes no pointer and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// `wait4(-1)`: a child that ended, by id, and how; `None` if none has ended yet (`block` is false).
+pub(crate) fn wait_for_child(block: bool) -> Result<Option<(i32, Finished)>, Errno> {
+    let mut wait_status = 0;
+    // SAFETY: all zero is a valid `rusage`.
+    let mut usage: libc::rusage = unsafe { mem::zeroed() };
+    let options = if block { 0 } else { libc::WNOHANG };
+    // SAFETY: both pointers are to locals that the kernel fills.
+    let pid = check(unsafe { libc::wait4(-1, &raw mut wait_status, options, &raw mut usage) }.into())?;
+    let microseconds = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
+    let finished = Finished {
+        wait_status,
+        cpu_microseconds: microseconds(usage.ru_utime) + microseconds(usage.ru_stime),
+        peak_kibibytes: usage.ru_maxrss as u64,
+    };
+    Ok((pid != 0).then_some((pid as i32, finished)))
+}
+
+/// Largest resident set so far of this process, in KiB.
+pub(crate) fn peak_kibibytes() -> u64 {
+    // SAFETY: all zero is a valid `rusage`.
+    let mut usage: libc::rusage = unsafe { mem::zeroed() };
+    // SAFETY: the pointer is to a local that the kernel fills.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
+    usage.ru_maxrss as u64
+}
+
+/// `kill`. A process that has ended is no error worth telling.
+pub(crate) fn kill(pid: i32, signal: i32) {
+    // SAFETY: the call takes no pointer.
+    unsafe { libc::kill(pid, signal) };
+}
+
+/// `pidfd_send_signal` of any signal number.
+pub(crate) fn send_signal(process: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
+    // SAFETY: no information is passed with the signal, and the descriptor is open.
+    check(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, ptr::null::<c_void>(), 0)
+    })
+    .map(drop)
+}
+
+/// Whether the kernel has `mount_setattr`.
+pub(crate) fn has_mount_setattr() -> bool {
+    // SAFETY: the size 0 is refused before the pointer is used.
+    let result = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, -1, c"".as_ptr(), 0, ptr::null::<libc::mount_attr>(), 0_usize)
+    };
+    check(result) != Err(Errno::NOSYS)
+}
+
+/// `mount_setattr(mount, "", AT_EMPTY_PATH)`: sets and clears `MOUNT_ATTR_*`, also below if `recursive`.
+pub(crate) fn mount_setattr(
+    mount: BorrowedFd<'_>,
+    set: u64,
+    clear: u64,
+    recursive: bool,
+) -> Result<(), Errno> {
+    // SAFETY: all zero is a valid `mount_attr`.
+    let mut attributes: libc::mount_attr = unsafe { mem::zeroed() };
+    attributes.attr_set = set;
+    attributes.attr_clr = clear;
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the pointer is to a local of the size that is passed.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            mem::size_of::<libc::mount_attr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// `prctl(PR_CAPBSET_DROP)`; `EINVAL` for a capability that the kernel does not know.
+pub(crate) fn drop_from_bounding_set(capability: u32) -> Result<(), Errno> {
+    // SAFETY: the call takes no pointer.
+    check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability as libc::c_ulong, 0, 0, 0) }.into())
+        .map(drop)
+}
+
+/// `setgroups`, for this thread.
+pub(crate) fn set_groups(gids: &[u32]) -> Result<(), Errno> {
+    // SAFETY: the kernel reads `gids.len()` ids from the pointer.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, gids.len(), gids.as_ptr()) }).map(drop)
+}
+
+/// `setresgid`, for this thread.
+pub(crate) fn set_gid(gid: u32) -> Result<(), Errno> {
+    // SAFETY: the call takes no pointer.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }).map(drop)
+}
+
+/// `setresuid`, for this thread.
+pub(crate) fn set_uid(uid: u32) -> Result<(), Errno> {
+    // SAFETY: the call takes no pointer.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// `prlimit` of this process: sets a soft and a hard limit.
+pub(crate) fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
+    let new = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the kernel reads one `rlimit64`; the old value is not asked for.
+    check(unsafe {
+        libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const new, ptr::null_mut::<libc::rlimit64>())
+    })
+    .map(drop)
+}
+
+/// `prlimit` of this process: the hard limit.
+pub(crate) fn hard_limit(resource: u32) -> Result<u64, Errno> {
+    let mut old = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel fills one `rlimit64`; no new value is given.
+    check(unsafe {
+        libc::syscall(libc::SYS_prlimit64, 0, resource, ptr::null::<libc::rlimit64>(), &raw mut old)
+    })?;
+    Ok(old.rlim_max)
+}
+
+/// `keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL)`. A kernel without keyrings has none to share.
+pub(crate) fn join_session_keyring() {
+    // SAFETY: NULL asks for an anonymous keyring.
+    unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, ptr::null::<c_char>()) };
+}
+
+/// `ioctl(SIOCSIFFLAGS)`: brings the interface `lo` up.
+pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: all zero is a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    for (slot, byte) in request.ifr_name.iter_mut().zip(b"lo") {
+        *slot = *byte as c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+    // SAFETY: the kernel reads one `ifreq` from the pointer.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into()).map(drop)
+}
+
+/// `dup2(from, to)` onto one of 0, 1 and 2 in a child that is about to call `execve`.
+pub(crate) fn place(from: BorrowedFd<'_>, to: c_int) -> Result<(), Errno> {
+    // SAFETY: the call takes no pointer; nobody in this process owns 0, 1 and 2.
+    check(unsafe { libc::dup2(from.as_raw_fd(), to) }.into()).map(drop)
+}
+
+/// A [`Board`] that a child shares.
+pub(crate) struct SharedBoard {
+    start: NonNull<Board>,
+}
+
+// SAFETY: a board is all atomics, so it may be read and written from any thread.
+unsafe impl Send for SharedBoard {}
+// SAFETY: as above.
+unsafe impl Sync for SharedBoard {}
+
+impl SharedBoard {
+    /// A board of zeros.
+    pub fn new() -> Result<SharedBoard, Errno> {
+        map(mem::size_of::<Board>(), libc::MAP_SHARED).map(|start| SharedBoard { start: start.cast() })
+    }
+}
+
+impl Deref for SharedBoard {
+    type Target = Board;
+
+    fn deref(&self) -> &Board {
+        // SAFETY: the mapping is page-aligned, large enough, zeroed by the kernel, which is valid for
+        // atomics, and lives as long as `self`.
+        unsafe { self.start.as_ref() }
+    }
+}
+
+impl Drop for SharedBoard {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped with this length, and no reference outlives `self`.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), mem::size_of::<Board>()) };
+    }
+}

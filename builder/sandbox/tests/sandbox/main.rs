@@ -1,0 +1,10 @@
+//! Steps that really run, as root, with a static busybox: what they see, and what they leave behind.
+//!
+//! A test that cannot run on the machine prints why and passes.
+
+mod isolation;
+mod lifetime;
+mod mounts;
+mod process;
+mod support;
+mod terminal;
