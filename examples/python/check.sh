@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# check.sh COMMAND…: the command runs the image, as `kiln run --rm example` does; its output must be expected.txt.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+diff -u "$here/expected.txt" <("$@")

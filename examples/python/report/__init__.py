@@ -1,0 +1,1 @@
+"""Summaries of measurements: one table as text, one as HTML."""

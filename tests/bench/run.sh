@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# run.sh [--runs N] [--only steps,many] [--peers buildah,docker]: Kiln beside buildah and Docker's BuildKit. Writes the raw
+# numbers to docs/bench/ and makes docs/benchmarks.md of them. OUT names another folder for both. As root.
+# KILN names the program; otherwise it is built. About 6 GB in BENCH_DIR, which is /tmp/kiln-bench unless set.
+set -euo pipefail
+top=$(cd "$(dirname "$0")/../.." && pwd)
+export PATH="$PATH:$HOME/.cargo/bin"
+"$top/tests/packages.sh" busybox-static buildah runc python3 gcc libc6-dev ca-certificates
+if [ -z "${KILN:-}" ]; then
+  (cd "$top" && cargo build --quiet --release --locked -p kiln)
+  KILN=$top/target/$(rustc -vV | sed -n 's/^host: //p')/release/kiln
+fi
+out=${OUT:-$top/docs}
+mkdir -p "$out/bench"
+raw=$out/bench/$(date +%F)-$(nproc)-cores.json
+python3 "$top/tests/bench/bench.py" --kiln "$KILN" --json "$raw" "$@"
+python3 "$top/tests/bench/table.py" "$raw" > "$out/benchmarks.md"

@@ -1,0 +1,17 @@
+//! What the tests of the whole stand on: the built program, what it made, what it left behind, and what the machine
+//! has.
+//!
+//! Everything here looks at Kiln from outside. An image is read back with readers that Kiln does not use to write it,
+//! so that an error of the writer is not repeated by the reader.
+//!
+//! The tests themselves are in `tests/tests/`: `fixtures` (one folder a case), `conformance` (BuildKit's results),
+//! `crash` (killed, interrupted, out of space) and `imports` (the shape of the house).
+
+pub mod asked;
+pub mod case;
+pub mod image;
+pub mod machine;
+pub mod program;
+pub mod registry;
+pub mod sources;
+pub mod traces;

@@ -1,0 +1,85 @@
+//! What the machine has: a test that needs more says so and is skipped, never passed in silence.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::program::workspace;
+
+/// Says that a test cannot run here and why, in the form that `tests/run.sh` collects and compares with
+/// `tests/skipped.txt`.
+pub fn skip(test: &str, reason: &str) {
+    println!("SKIP {test}: {reason}");
+}
+
+/// Why the machine lacks `need`, or none where it has it.
+///
+/// Needs: `root`, `busybox` (the base image of the fixtures), and `program:NAME`, a program on the `PATH`.
+pub fn lacks(need: &str) -> Option<String> {
+    match need {
+        "root" => (!rustix::process::geteuid().is_root()).then(|| "not started as root".to_owned()),
+        "busybox" => base_layout().err(),
+        _ => match need.strip_prefix("program:") {
+            Some(name) if on_path(name) => None,
+            Some(name) => Some(format!("no {name} on the PATH")),
+            None => Some(format!("nobody knows what `{need}` is")),
+        },
+    }
+}
+
+fn on_path(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}
+
+/// A folder of made things that outlives a test run: the target folder's own.
+pub fn made() -> PathBuf {
+    let test = std::env::current_exe().expect("a running program has a path");
+    test.ancestors()
+        .nth(3)
+        .expect("cargo puts tests three folders below the target folder")
+        .join("kiln-tests")
+}
+
+/// An OCI layout that holds `busybox:latest`, made once from Debian's busybox-static.
+///
+/// # Errors
+/// What is missing, or what the script that makes it said.
+pub fn base_layout() -> Result<&'static Path, String> {
+    static LAYOUT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    LAYOUT.get_or_init(make_base_layout).as_deref().map_err(Clone::clone)
+}
+
+fn make_base_layout() -> Result<PathBuf, String> {
+    if !Path::new("/bin/busybox").exists() {
+        return Err("no /bin/busybox (Debian: busybox-static)".to_owned());
+    }
+    let folder = made();
+    let layout = folder.join("base");
+    if layout.join("index.json").exists() {
+        return Ok(layout);
+    }
+    std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    // Aside and renamed: another test process may be making the same.
+    let aside = tempfile::tempdir_in(&folder).map_err(|error| error.to_string())?;
+    let made = Command::new("bash")
+        .arg(workspace().join("tests/conformance/base/make.sh"))
+        .arg(aside.path().join("base"))
+        .output()
+        .map_err(|error| format!("bash: {error}"))?;
+    if !made.status.success() {
+        return Err(format!("base/make.sh: {}", String::from_utf8_lossy(&made.stderr)));
+    }
+    match std::fs::rename(aside.path().join("base"), &layout) {
+        Err(error) if !layout.join("index.json").exists() => Err(format!("{}: {error}", layout.display())),
+        _ => Ok(layout),
+    }
+}
+
+/// The flag that makes `FROM busybox` mean the base image of [`base_layout`].
+///
+/// # Errors
+/// As [`base_layout`].
+pub fn base_argument() -> Result<String, String> {
+    Ok(format!("busybox=oci-layout://{}:busybox:latest", base_layout()?.display()))
+}

@@ -1,0 +1,227 @@
+//! Every folder `tests/fixtures/<area>/<case>/` is a test named `area/case`; `kiln_tests::case` tells its form.
+//!
+//! What is in a case's `expect/` is compared: `graph.txt` (what the frontend asked for), `image.txt` (the image's
+//! config, then a line a file) and `stderr.txt` (what the user sees), each of the last build that has one. `BLESS=1`
+//! writes them instead.
+//!
+//! `twice/area/case` builds the case two times, in two folders, state folders, time zones and umasks, with one and
+//! with many threads: the two images have one digest.
+//!
+//! With `KILN_BIN` the cases run another build of the program.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use kiln_tests::asked;
+use kiln_tests::case::{self, Case, Expected, Standing};
+use kiln_tests::image::Image;
+use kiln_tests::machine;
+use kiln_tests::program::{Build, Run};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let trials = cases().into_iter().flat_map(|(name, folder)| {
+        let twice = folder.clone();
+        [trial(name.clone(), folder, check), trial(format!("twice/{name}"), twice, check_twice)]
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit();
+}
+
+fn trial(name: String, folder: PathBuf, check: fn(&Path) -> Result<(), Failed>) -> Trial {
+    Trial::ignorable_test(name.clone(), move || match first_lack(&folder)? {
+        Some(reason) => {
+            machine::skip(&name, &reason);
+            Ok(Completion::ignored_with(reason))
+        }
+        None => check(&folder).map(|()| Completion::Completed),
+    })
+}
+
+fn cases() -> Vec<(String, PathBuf)> {
+    let folders = |path: &Path| {
+        let entries = fs::read_dir(path).expect("the fixtures are in the repository");
+        let mut names: Vec<_> =
+            entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+        names.sort();
+        names
+    };
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+    let cases = folders(&top).into_iter().flat_map(|area| folders(&area));
+    let name =
+        |path: &Path| path.strip_prefix(&top).expect("a case is below the fixtures").display().to_string();
+    cases.map(|path| (name(&path), path)).collect()
+}
+
+fn first_lack(folder: &Path) -> Result<Option<String>, Failed> {
+    Ok(Case::read(folder)?.needs.iter().find_map(|need| machine::lacks(need)))
+}
+
+/// Builds a case's first build two times in different surroundings; a case that fails has no image to compare.
+fn check_twice(folder: &Path) -> Result<(), Failed> {
+    let case = Case::read(folder)?;
+    if case.first.exit != 0 {
+        return Ok(());
+    }
+    let mut digests = Vec::new();
+    for (zone, mask, cores) in [("UTC", "022", "0"), ("Pacific/Chatham", "077", "0-1")] {
+        let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let copy = scratch.path().join("case");
+        case::copy(folder, &copy).map_err(|error| format!("copying the case: {error}"))?;
+        if let Some(script) = &case.setup {
+            case::set_up(script, &copy)?;
+        }
+        let build = prepare(&case, case.first.args.as_deref().unwrap_or_default(), scratch.path())?;
+        let kiln = build.command();
+        let mut surrounded = Command::new("sh");
+        surrounded.args(["-c", "umask $0; c=$1; shift; exec taskset -c \"$c\" \"$@\"", mask, cores]);
+        surrounded.arg(kiln.get_program()).args(kiln.get_args());
+        surrounded.env("TZ", zone).env("SOURCE_DATE_EPOCH", "1700000000").stdin(Stdio::null());
+        let output = surrounded.output().map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("{} in {zone}:\n{stderr}", output.status).into());
+        }
+        digests.push(
+            Image::read(&scratch.path().join("image.tar")).map_err(|error| error.to_string())?.manifest,
+        );
+    }
+    if digests[0] == digests[1] {
+        Ok(())
+    } else {
+        Err(format!("two builds, two digests: {digests:?}").into())
+    }
+}
+
+/// What the builds of one case said last.
+#[derive(Default)]
+struct Observed {
+    image: Option<Image>,
+    stderr: Option<String>,
+}
+
+/// Runs the builds of a case one after the other, then compares what came out with `expect/`.
+fn check(folder: &Path) -> Result<(), Failed> {
+    let case = Case::read(folder)?;
+    let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let copy = scratch.path().join("case");
+    case::copy(folder, &copy).map_err(|error| format!("copying the case: {error}"))?;
+    if let Some(script) = &case.setup {
+        case::set_up(script, &copy)?;
+    }
+    let has_base = case.needs.iter().any(|need| need == "busybox");
+    let expects_graph = folder.join("expect/graph.txt").exists() || std::env::var_os("BLESS").is_some();
+    if expects_graph && case.first.exit == 0 {
+        let graph = asked::graph(&copy, case.first.args.as_deref().unwrap_or_default(), has_base)?;
+        compare(folder, "graph.txt", &graph)?;
+    }
+    let mut observed = Observed::default();
+    build(&case, case.first.args.as_deref().unwrap_or_default(), &case.first, scratch.path(), &mut observed)?;
+    for (number, then) in case.then.iter().enumerate() {
+        then.edit(&copy).map_err(|error| format!("edits of build {}: {error}", number + 2))?;
+        let arguments = then.expected.args.as_deref().or(case.first.args.as_deref()).unwrap_or_default();
+        build(&case, arguments, &then.expected, scratch.path(), &mut observed)
+            .map_err(|failed| format!("build {}: {}", number + 2, failed.message().unwrap_or_default()))?;
+    }
+    let base_layers = usize::from(has_base);
+    if let Some(image) = &observed.image {
+        compare(folder, "image.txt", &image.show(base_layers).map_err(|error| error.to_string())?)?;
+    }
+    match &observed.stderr {
+        Some(stderr) => compare(folder, "stderr.txt", stderr),
+        None => Ok(()),
+    }
+}
+
+/// The build of a case's copy in `scratch`, with its output beside the copy.
+fn prepare(case: &Case, arguments: &[String], scratch: &Path) -> Result<Build, Failed> {
+    let copy = scratch.join("case");
+    let mut build =
+        Build::new(&scratch.join("root"), &copy.join("context")).to_archive(&scratch.join("image.tar"));
+    build.without_capabilities.clone_from(&case.without_capabilities);
+    if copy.join("Dockerfile").exists() {
+        build = build.argument("-f").argument(copy.join("Dockerfile"));
+    }
+    if case.needs.iter().any(|need| need == "busybox") {
+        build = build.argument("--build-context").argument(machine::base_argument()?);
+    }
+    for argument in arguments {
+        build = build.argument(argument.replace("{case}", &copy.display().to_string()));
+    }
+    Ok(build)
+}
+
+fn build(
+    case: &Case,
+    arguments: &[String],
+    expected: &Expected,
+    scratch: &Path,
+    observed: &mut Observed,
+) -> Result<(), Failed> {
+    let (root, copy, archive) = (scratch.join("root"), scratch.join("case"), scratch.join("image.tar"));
+    let run = prepare(case, arguments, scratch)?.run();
+    let stderr = run
+        .stderr
+        .replace(&copy.display().to_string(), "{case}")
+        .replace(&root.display().to_string(), "{root}");
+    check_run(&run, &stderr, expected)?;
+    if run.status != Some(0) {
+        observed.stderr = Some(stderr);
+        return Ok(());
+    }
+    let image = Image::read(&archive).map_err(|error| format!("the image: {error}"))?;
+    if let (Some(standing), Some(before)) = (expected.digest, &observed.image) {
+        let found = if before.manifest == image.manifest { Standing::Same } else { Standing::New };
+        if found != standing {
+            return Err(format!(
+                "the image's digest is {found:?}, expected {standing:?}; ran: {:?}",
+                run.ran()
+            )
+            .into());
+        }
+    }
+    observed.image = Some(image);
+    Ok(())
+}
+
+fn check_run(run: &Run, stderr: &str, expected: &Expected) -> Result<(), Failed> {
+    if run.status != Some(expected.exit) {
+        return Err(
+            format!("exit {:?}, expected {}; standard error:\n{stderr}", run.status, expected.exit).into()
+        );
+    }
+    if stderr.contains("panicked at") {
+        return Err(format!("a panic:\n{stderr}").into());
+    }
+    if let Some(missing) = expected.stderr_has.iter().find(|part| !stderr.contains(*part)) {
+        return Err(format!("standard error lacks `{missing}`:\n{stderr}").into());
+    }
+    if let Some(present) = expected.stderr_lacks.iter().find(|part| stderr.contains(*part)) {
+        return Err(format!("standard error has `{present}`:\n{stderr}").into());
+    }
+    let Some(wanted) = &expected.ran else { return Ok(()) };
+    let ran = run.ran();
+    let each_wanted = wanted.iter().all(|part| ran.iter().any(|name| name.contains(part)));
+    if ran.len() == wanted.len() && each_wanted {
+        return Ok(());
+    }
+    Err(format!("ran {ran:?}, expected {wanted:?}; all: {:?}", run.steps).into())
+}
+
+/// Compares `actual` with the file of that name in the case's `expect/`, where there is one; `BLESS=1` writes it.
+fn compare(folder: &Path, file: &str, actual: &str) -> Result<(), Failed> {
+    let path = folder.join("expect").join(file);
+    if std::env::var_os("BLESS").is_some() {
+        fs::create_dir_all(folder.join("expect")).map_err(|error| error.to_string())?;
+        return fs::write(&path, actual).map_err(|error| error.to_string().into());
+    }
+    match fs::read_to_string(&path) {
+        Ok(expected) if expected != actual => Err(format!(
+            "{} differs; `BLESS=1 cargo test -p kiln-tests --test fixtures` writes it, `git diff` shows it. Now:\n{actual}",
+            path.display()
+        )
+        .into()),
+        _ => Ok(()),
+    }
+}
