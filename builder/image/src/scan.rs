@@ -166,6 +166,9 @@ struct Found {
     inode: Option<(u64, u64)>,
 }
 
+/// Extended attributes by name.
+type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
+
 struct Scanner<'a> {
     root: BorrowedFd<'a>,
     options: &'a ScanOptions<'a>,
@@ -218,9 +221,12 @@ impl Scanner<'_> {
         let of_others = || {
             let each = others.par_iter().with_min_len(16).map(|(below, stat)| {
                 let node = self.node(&folder, below.name(), below, stat)?;
-                let shared = stat.stx_nlink > 1;
-                let inode = shared.then(|| (device(stat), stat.stx_ino));
-                Ok(node.map(|node| Found { path: below.clone(), node, inode }))
+                let inode = (stat.stx_nlink > 1).then(|| (device(stat), stat.stx_ino));
+                Ok(node.map(|node| {
+                    // Overlayfs makes all whiteouts names of one device, which means nothing.
+                    let inode = inode.filter(|_| node.kind != Kind::Whiteout);
+                    Found { path: below.clone(), node, inode }
+                }))
             });
             let found = each.collect::<Result<Vec<Option<Found>>, ScanError>>()?;
             Ok(found.into_iter().flatten().collect::<Vec<Found>>())
@@ -281,7 +287,7 @@ impl Scanner<'_> {
         folder: &impl AsFd,
         name: &[u8],
         path: &LayerPath,
-    ) -> Result<(BTreeMap<Vec<u8>, Vec<u8>>, bool), ScanError> {
+    ) -> Result<(Xattrs, bool), ScanError> {
         let link = beneath::proc_path(folder, name);
         let call = |call| {
             let path = path.clone();

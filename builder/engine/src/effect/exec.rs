@@ -34,6 +34,8 @@ impl Effects {
         self.make_cwd(&below, &writable.upper, &exec.cwd)?;
         let hostname = if exec.hostname.is_empty() { HOST_NAME } else { &exec.hostname };
         let mut list = self.network_files(hostname, &exec.extra_hosts)?;
+        // A mount over /etc hides them, as it would had they been there before it.
+        list.retain(|made| !mounts.list.iter().any(|over| made.target.starts_with(&over.target)));
         list.append(&mut mounts.list);
         let spec = Spec {
             rootfs: Rootfs::Overlay {
@@ -46,7 +48,7 @@ impl Effects {
             argv: exec.args.iter().map(OsString::from).collect(),
             env: environment(exec, &identity, &mounts.env),
             cwd: PathBuf::from(&exec.cwd),
-            user: User { uid: identity.uid, gid: identity.gid, additional_gids: identity.groups },
+            user: user(&identity),
             hostname: hostname.to_owned(),
             network: match exec.network {
                 Network::None => sandbox::Network::None,
@@ -134,6 +136,13 @@ impl Effects {
         };
         Ok(vec![mount("hosts"), mount("resolv.conf")])
     }
+}
+
+/// The ids of a process; its own group is among the supplementary ones, as containerd has it.
+pub(crate) fn user(identity: &Identity) -> User {
+    let mut additional_gids = vec![identity.gid];
+    additional_gids.extend(identity.groups.iter().filter(|gid| **gid != identity.gid));
+    User { uid: identity.uid, gid: identity.gid, additional_gids }
 }
 
 /// The command as messages show it: the text that was given to a shell, else all arguments.

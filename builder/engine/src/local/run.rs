@@ -11,7 +11,7 @@ use std::{
 use graph::Network;
 use oci::{Config, Digest};
 use sandbox::{
-    CapabilitySet, Handle, Mount, MountKind, Report, Rootfs, Running, Spec, Stdio, User, WindowSize, Writable,
+    CapabilitySet, Handle, Mount, MountKind, Report, Rootfs, Running, Spec, Stdio, WindowSize, Writable,
 };
 
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     client::Client,
     effect::{
         Effects, Job,
+        exec::user,
         pull::{KnownImage, Place},
     },
     engine::Engine,
@@ -160,8 +161,8 @@ fn spec(
     hostname: &str,
 ) -> Result<Spec, Cause> {
     let below = effects.mounted(layers)?;
-    let user = request.user.as_deref().unwrap_or(&config.user);
-    let identity = effects.identity(&below, user)?;
+    let named = request.user.as_deref().unwrap_or(&config.user);
+    let identity = effects.identity(&below, named)?;
     let cwd = request.workdir.clone().unwrap_or_else(|| config.working_dir.clone());
     let cwd = if cwd.is_empty() { "/".to_owned() } else { cwd };
     let writable = Writable { upper: effects.lease.new_folder()?, work: effects.lease.new_folder()? };
@@ -177,7 +178,7 @@ fn spec(
         argv: argv(config, request),
         env: env(config, request, &identity.home, &hostname),
         cwd: PathBuf::from(cwd),
-        user: User { uid: identity.uid, gid: identity.gid, additional_gids: identity.groups },
+        user: user(&identity),
         hostname,
         network: match request.network {
             Network::None => sandbox::Network::None,

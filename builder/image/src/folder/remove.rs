@@ -1,9 +1,13 @@
 //! Removes a folder with all that is in it.
 
-use std::{io, os::fd::AsFd, path::Path};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
 
 use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, chmodat, openat, renameat, unlinkat},
+    fs::{AtFlags, CWD, Dir, Mode, OFlags, chmodat, openat, renameat, unlinkat},
     io::Errno,
 };
 
@@ -32,57 +36,68 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
 
 /// Removes one name of an open folder, with all below it.
 pub(super) fn remove_in(folder: &impl AsFd, name: &[u8]) -> Result<(), Errno> {
-    let mut hoisted = 0;
-    remove(folder, name, 0, &mut |deep, inner| {
-        hoisted += 1;
-        let new = format!(".removing-{}-{hoisted}", std::process::id()).into_bytes();
-        renameat(deep, inner, folder, &new[..])?;
-        Ok(new)
-    })
-    .and_then(|mut later| {
-        // What lay too deep has become a neighbour, and may itself be deep.
-        while let Some(name) = later.pop() {
-            remove_in(folder, &name)?;
-        }
-        Ok(())
-    })
+    let Some(top) = unlink(folder, name)? else { return Ok(()) };
+    // What lay too deep is moved up here, and is found the next time.
+    while empty(&top, &top, 0)? {}
+    remove_folder(folder, name)
 }
 
-type Hoist<'a> = &'a mut dyn FnMut(rustix::fd::BorrowedFd<'_>, &[u8]) -> Result<Vec<u8>, Errno>;
-
-/// Removes a name, and gives those of the folders that were moved out of the depth.
-fn remove(folder: &impl AsFd, name: &[u8], depth: u32, hoist: Hoist<'_>) -> Result<Vec<Vec<u8>>, Errno> {
+/// Removes a name that is no folder, or opens the folder.
+fn unlink(folder: &impl AsFd, name: &[u8]) -> Result<Option<OwnedFd>, Errno> {
     match unlinkat(folder, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(Vec::new()),
-        // Linux says the first, POSIX the second.
+        Ok(()) | Err(Errno::NOENT) => return Ok(None),
+        // What Linux says of a folder, what POSIX says, and what a folder that forbids it says.
         Err(Errno::ISDIR | Errno::PERM | Errno::ACCESS) => {}
         Err(errno) => return Err(errno),
     }
-    let inner = match open_allowed(folder, name) {
-        Err(Errno::NOENT) => return Ok(Vec::new()),
-        other => other?,
-    };
-    let mut later = Vec::new();
-    for entry in Dir::read_from(&inner)? {
-        let entry = entry?;
-        let below = entry.file_name().to_bytes();
-        if below == b"." || below == b".." {
-            continue;
-        }
-        if depth >= DEEPEST && entry.file_type() == FileType::Directory {
-            later.push(hoist(inner.as_fd(), below)?);
-        } else {
-            later.extend(remove(&inner, below, depth + 1, hoist)?);
-        }
-    }
-    match unlinkat(folder, name, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT) => Ok(later),
-        Err(errno) => Err(errno),
+    match open_allowed(folder, name) {
+        Err(Errno::NOENT) => Ok(None),
+        other => other.map(Some),
     }
 }
 
+fn remove_folder(folder: &impl AsFd, name: &[u8]) -> Result<(), Errno> {
+    match unlinkat(folder, name, AtFlags::REMOVEDIR) {
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes what an open folder holds. Says whether a folder was moved up to `top`.
+fn empty(top: &OwnedFd, folder: &OwnedFd, depth: u32) -> Result<bool, Errno> {
+    let mut moved = false;
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        let Some(inner) = unlink(folder, name)? else { continue };
+        if depth < DEEPEST {
+            moved |= empty(top, &inner, depth + 1)?;
+            remove_folder(folder, name)?;
+        } else {
+            move_up(folder, name, top, entry.ino())?;
+            moved = true;
+        }
+    }
+    Ok(moved)
+}
+
+/// Moves a folder to `top` under a name that is free there.
+fn move_up(folder: &OwnedFd, name: &[u8], top: &OwnedFd, inode: u64) -> Result<(), Errno> {
+    for number in 0u64.. {
+        let new = format!(".deep-{inode}-{number}");
+        match renameat(folder, name, top, &new) {
+            Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR | Errno::ISDIR) => {}
+            other => return other,
+        }
+    }
+    Err(Errno::EXIST)
+}
+
 /// Opens a folder to empty it, after giving ourselves the right to if need be.
-fn open_allowed(folder: &impl AsFd, name: &[u8]) -> Result<rustix::fd::OwnedFd, Errno> {
+fn open_allowed(folder: &impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     if !rustix::process::geteuid().is_root() {
         // Follows no link that we could have opened: a link's own mode is never looked at, and its target is ours at most.

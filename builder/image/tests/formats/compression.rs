@@ -66,11 +66,12 @@ fn xz_of_every_shape_is_read() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("a");
-    for sample in samples() {
+    for mut sample in samples() {
+        sample.truncate(400_000);
         fs::write(&path, &sample).expect("written");
         for options in [
             &["-1"][..],
-            &["-9"],
+            &["-6"],
             &["-0", "--check=none"],
             &["-0", "--check=crc32"],
             &["-0", "--check=sha256"],

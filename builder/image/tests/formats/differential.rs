@@ -96,7 +96,8 @@ fn we_read_what_the_tar_crate_writes() {
 const LIST: &str = r#"
 import hashlib, json, os, sys, tarfile
 kinds = {tarfile.REGTYPE: "file", tarfile.DIRTYPE: "folder", tarfile.SYMTYPE: "symlink", tarfile.LNKTYPE: "hard",
-         tarfile.CHRTYPE: "char", tarfile.BLKTYPE: "block", tarfile.FIFOTYPE: "fifo"}
+         tarfile.CHRTYPE: "char", tarfile.BLKTYPE: "block", tarfile.FIFOTYPE: "fifo",
+         tarfile.GNUTYPE_SPARSE: "file"}
 with tarfile.open(sys.argv[1], encoding="utf-8", errors="surrogateescape") as t:
     for m in t:
         data = t.extractfile(m).read() if m.isreg() else b""

@@ -192,11 +192,11 @@ fn what_can_be_read_in_two_ways_is_refused() {
         (file_after(&[extension(b'x', b""), extension(b'x', b"")]), "two PAX"),
         (file_after(&[extension(b'L', b"a\0"), extension(b'L', b"b\0")]), "two long names"),
         (file_after(&[extension(b'K', b"a\0"), extension(b'K', b"b\0")]), "two long link"),
-        (file_after(&[extension(b'L', b"a\0"), extension(b'x', b"10 path=bb\n")]), "different names"),
-        (file_after(&[extension(b'g', b"10 path=bb\n")]), "global"),
-        (file_after(&[extension(b'g', b"10 size=99\n")]), "global"),
-        (extension(b'x', b"10 path=bb\n"), "without its entry"),
-        (file_after(&[extension(b'x', b"11 path=bb\n")]), "malformed"),
+        (file_after(&[extension(b'L', b"a\0"), extension(b'x', b"11 path=bb\n")]), "different names"),
+        (file_after(&[extension(b'g', b"11 path=bb\n")]), "global"),
+        (file_after(&[extension(b'g', b"11 size=99\n")]), "global"),
+        (extension(b'x', b"11 path=bb\n"), "without its entry"),
+        (file_after(&[extension(b'x', b"12 path=bb\n")]), "malformed"),
         (file_after(&[extension(b'x', b"22 SCHILY.realsize=10\n")]), "star"),
         (extension(b'V', b""), "type flag"),
         (extension(b'M', b""), "type flag"),
@@ -214,7 +214,7 @@ fn what_can_be_read_in_two_ways_is_refused() {
         assert!(error.contains(part), "expected `{part}`, found: {error}");
     }
     // A comment, as git writes one, is harmless.
-    let entries = read_all(&file_after(&[extension(b'g', b"17 comment=abcdef\n")]));
+    let entries = read_all(&file_after(&[extension(b'g', b"18 comment=abcdef\n")]));
     assert_eq!(entries.expect("read").len(), 1);
 }
 

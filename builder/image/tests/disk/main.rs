@@ -1,0 +1,6 @@
+//! Folders on a real file system: scanned, written, compared, removed.
+
+mod diff;
+mod folder;
+mod scan;
+mod scratch;
