@@ -118,10 +118,13 @@ impl View<'_> {
     }
 
     fn message(&self, code: &str, message: &str, span: Option<Span>, help: Option<&str>) -> String {
+        let message = &visible(message);
         let excerpt = String::from_utf8_lossy(&self.source.text);
         let same_bytes = excerpt.len() == self.source.text.len();
-        let mut group =
-            Level::ERROR.primary_title(message).id(code).elements(Vec::<annotate_snippets::Message<'_>>::new());
+        let mut group = Level::ERROR
+            .primary_title(message)
+            .id(code)
+            .elements(Vec::<annotate_snippets::Message<'_>>::new());
         if let Some(span) = span.filter(|span| same_bytes && span.end <= self.source.text.len()) {
             let span = self.first_lines(span);
             let snippet = Snippet::source(excerpt.as_ref())
@@ -163,6 +166,24 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+/// A message that may quote a file: bytes that are no UTF-8 as `\xNN`, other control characters escaped, and no more than a few lines.
+fn visible(message: &str) -> String {
+    const LONGEST: usize = 2000;
+    let mut shown = String::new();
+    for c in message.chars().take(LONGEST) {
+        match u32::from(c) {
+            // The frontend's own spelling of a byte that is no UTF-8.
+            byte @ 0x10_FF80..=0x10_FFFF => shown.push_str(&format!("\\x{:02x}", byte & 0xFF)),
+            _ if c == '\n' || !c.is_control() => shown.push(c),
+            _ => shown.extend(c.escape_default()),
+        }
+    }
+    if message.chars().nth(LONGEST).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// A line of foreign output without control characters.

@@ -69,6 +69,8 @@ pub enum Cause {
         of: String,
         /// Whether it is there and left out by the ignore file.
         ignored: bool,
+        /// A path that is there and is spelled much like it.
+        near: Option<String>,
     },
     /// A copy cannot be done.
     #[error(transparent)]
@@ -188,6 +190,7 @@ impl Cause {
             Cause::CopyMissing { path, ignored: true, .. } => {
                 Some(format!("add the line `!{}` to .dockerignore", path.trim_start_matches('/')))
             }
+            Cause::CopyMissing { near: Some(near), .. } => Some(format!("write `{near}`, which is there")),
             Cause::SecretMissing(id) => Some(format!("--secret id={id},src=FILE")),
             Cause::SshMissing(id) => Some(format!("--ssh {id}")),
             Cause::Registry(error) => error.help(),

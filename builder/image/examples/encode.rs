@@ -23,6 +23,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let seconds = start.elapsed().as_secs_f64();
     let megabytes = tar.len() as f64 / 1e6;
     let ratio = tar.len() as f64 / encoded.size_bytes as f64;
-    println!("{codec}: {:.0} MB/s, ratio {ratio:.3}, {} bytes, {}", megabytes / seconds, encoded.size_bytes, encoded.blob);
+    println!(
+        "{codec}: {:.0} MB/s, ratio {ratio:.3}, {} bytes, {}",
+        megabytes / seconds,
+        encoded.size_bytes,
+        encoded.blob
+    );
     Ok(())
 }

@@ -75,7 +75,8 @@ pub fn assemble(
 ) -> Result<Image, NotALayer> {
     let mut config = config;
     config.history = normalize_history(config.history, layers);
-    config.rootfs = oci::RootFs { diff_ids: layers.iter().map(|layer| layer.diff_id).collect(), ..Default::default() };
+    config.rootfs =
+        oci::RootFs { diff_ids: layers.iter().map(|layer| layer.diff_id).collect(), ..Default::default() };
     if config.created.is_none() {
         config.created = config.history.iter().rev().find_map(|entry| entry.created.clone());
     }
@@ -87,7 +88,8 @@ pub fn assemble(
         Dialect::Docker => (DOCKER_CONFIG.into(), DOCKER_MANIFEST.into()),
     };
     let config_descriptor = Descriptor::of(config_type, &config);
-    let layers = layers.iter().map(|layer| in_dialect(&layer.descriptor, dialect)).collect::<Result<Vec<_>, _>>()?;
+    let layers =
+        layers.iter().map(|layer| in_dialect(&layer.descriptor, dialect)).collect::<Result<Vec<_>, _>>()?;
     let mut manifest = Manifest::new(config_descriptor.clone(), layers.clone());
     manifest.media_type = Some(manifest_type.clone());
     manifest.annotations = annotations;
@@ -199,7 +201,8 @@ mod tests {
         let normal = normalize_history(vec![entry(Some("a"), false)], &layers);
         assert_eq!(normal.len(), 2);
         assert_eq!(normal[1].created_by.as_deref(), Some("by2"));
-        let normal = normalize_history(vec![entry(None, false), entry(None, false), entry(None, false)], &layers);
+        let normal =
+            normalize_history(vec![entry(None, false), entry(None, false), entry(None, false)], &layers);
         assert_eq!(normal.iter().filter(|entry| !entry.empty_layer).count(), 2);
         assert!(normal[2].empty_layer);
     }
@@ -208,9 +211,18 @@ mod tests {
     fn every_entry_has_a_time() {
         let layers = [layer(1), layer(2)];
         for (history, expected) in [
-            (vec![entry(Some("base"), false), entry(None, true), entry(None, false)], vec!["base", "t2", "t2"]),
-            (vec![entry(Some("base"), false), entry(None, false), entry(None, true)], vec!["base", "t2", "t2"]),
-            (vec![entry(None, true), entry(None, false), entry(None, false), entry(None, true)], vec!["t1", "t1", "t2", "t2"]),
+            (
+                vec![entry(Some("base"), false), entry(None, true), entry(None, false)],
+                vec!["base", "t2", "t2"],
+            ),
+            (
+                vec![entry(Some("base"), false), entry(None, false), entry(None, true)],
+                vec!["base", "t2", "t2"],
+            ),
+            (
+                vec![entry(None, true), entry(None, false), entry(None, false), entry(None, true)],
+                vec!["t1", "t1", "t2", "t2"],
+            ),
             (vec![entry(Some("a"), false), entry(Some("b"), false), entry(None, true)], vec!["a", "b", "b"]),
         ] {
             assert_eq!(times(&normalize_history(history, &layers)), expected);
@@ -219,9 +231,13 @@ mod tests {
 
     #[test]
     fn an_image_names_its_parts() {
-        let config = ImageConfig { os: "linux".into(), architecture: "amd64".into(), ..ImageConfig::default() };
-        for (dialect, manifest_type) in [(Dialect::Oci, MediaType::manifest()), (Dialect::Docker, DOCKER_MANIFEST.into())] {
-            let image = assemble(config.clone(), &[layer(1), layer(2)], BTreeMap::new(), dialect).expect("layers");
+        let config =
+            ImageConfig { os: "linux".into(), architecture: "amd64".into(), ..ImageConfig::default() };
+        for (dialect, manifest_type) in
+            [(Dialect::Oci, MediaType::manifest()), (Dialect::Docker, DOCKER_MANIFEST.into())]
+        {
+            let image =
+                assemble(config.clone(), &[layer(1), layer(2)], BTreeMap::new(), dialect).expect("layers");
             assert_eq!(image.manifest_descriptor.media_type, manifest_type);
             assert_eq!(image.manifest_descriptor.digest, Digest::of(&image.manifest));
             let manifest = Manifest::parse(&image.manifest).expect("valid");

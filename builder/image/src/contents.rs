@@ -3,12 +3,14 @@
 use std::{
     fs::File,
     io::{self, Read},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     path::Path,
 };
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use tree::LayerPath;
+
+use crate::beneath;
 
 /// Gives the bytes of files by their path in a layer.
 ///
@@ -41,10 +43,8 @@ impl Folder {
 
 impl Contents for Folder {
     fn open(&self, path: &LayerPath) -> io::Result<Box<dyn Read + '_>> {
-        // NONBLOCK: a pipe that took a file's place must not make us wait; `Builder` finds its size wrong.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let file = openat2(&self.0, path.as_bytes(), flags, Mode::empty(), resolve)?;
+        // NONBLOCK: a pipe that took a file's place must not make us wait; its size will be wrong.
+        let file = beneath::open(self.0.as_fd(), path, OFlags::RDONLY | OFlags::NONBLOCK)?;
         Ok(Box::new(File::from(file)))
     }
 }

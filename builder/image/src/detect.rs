@@ -90,7 +90,8 @@ pub fn is_archive(source: impl Read + Send) -> io::Result<bool> {
         plain.by_ref().take(BLOCK as u64).read_to_end(&mut first)?;
         // A header may be followed by extensions, so that the reader needs the rest as well.
         let zeros = first.iter().all(|b| *b == 0);
-        Ok(!zeros && Reader::new(Cursor::new(first).chain(plain)).next_entry().is_ok_and(|entry| entry.is_some()))
+        Ok(!zeros
+            && Reader::new(Cursor::new(first).chain(plain)).next_entry().is_ok_and(|entry| entry.is_some()))
     });
     match (first, failing.error) {
         (_, Some(error)) => Err(error),

@@ -71,7 +71,11 @@ pub fn encode_layer(
 ///
 /// # Errors
 /// [`EncodeError`]; `out` then holds a partial blob.
-pub fn encode_tar(tar: &mut dyn Read, codec: Codec, out: &mut dyn Write) -> Result<EncodedLayer, EncodeError> {
+pub fn encode_tar(
+    tar: &mut dyn Read,
+    codec: Codec,
+    out: &mut dyn Write,
+) -> Result<EncodedLayer, EncodeError> {
     encode(codec, out, |plain| {
         let mut buffer = vec![0; 128 * 1024];
         loop {
@@ -108,7 +112,8 @@ fn encode(
             let hashed = compressing.finish().map_err(EncodeError::Write)?;
             (Some(hashed.finish()), size)
         };
-        let diff = diff.join().map_err(|_| EncodeError::Write(io::Error::other("the hashing thread panicked")))?;
+        let diff =
+            diff.join().map_err(|_| EncodeError::Write(io::Error::other("the hashing thread panicked")))?;
         let (blob, size_bytes) = blob.unwrap_or((diff, diff_size_bytes));
         Ok(EncodedLayer {
             diff_id: DiffId::of_tar(diff),

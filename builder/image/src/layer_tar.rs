@@ -110,7 +110,8 @@ fn write(
             if first.is_none_or(|first| first.kind != node.kind) || target >= path {
                 return Err(LayerTarError::LinkTarget { path: path.clone(), target: target.clone() });
             }
-            let mut entry = entry(path, node, options.epoch, EntryKind::HardLink { target: target.as_bytes().to_vec() });
+            let mut entry =
+                entry(path, node, options.epoch, EntryKind::HardLink { target: target.as_bytes().to_vec() });
             // A link has its attributes from what it names.
             entry.xattrs.clear();
             builder.append(&entry, &mut io::empty())?;
@@ -194,7 +195,11 @@ fn append_file(
     let mut hashing = Hashing { reader: open()?, hasher: Hasher::new() };
     builder.append(entry, &mut hashing)?;
     let found = hashing.hasher.finish();
-    if found == expected { Ok(()) } else { Err(LayerTarError::Changed { path: path.clone(), expected, found }) }
+    if found == expected {
+        Ok(())
+    } else {
+        Err(LayerTarError::Changed { path: path.clone(), expected, found })
+    }
 }
 
 struct Hashing<'a> {

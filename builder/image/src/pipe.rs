@@ -49,7 +49,9 @@ impl<W: Write> Tee<W> {
     fn send(&mut self) -> io::Result<()> {
         let chunk = Arc::new(std::mem::replace(&mut self.gathered, Vec::with_capacity(CHUNK)));
         self.size += chunk.len() as u64;
-        self.hashing.send(Arc::clone(&chunk)).map_err(|_| io::Error::other("the hashing thread has ended"))?;
+        self.hashing
+            .send(Arc::clone(&chunk))
+            .map_err(|_| io::Error::other("the hashing thread has ended"))?;
         self.next.write_all(&chunk)
     }
 

@@ -154,7 +154,12 @@ fn check_type(descriptor: &Descriptor, own: Option<&oci::MediaType>, findings: &
     }
 }
 
-fn check_manifest(blobs: &dyn BlobSource, image: &Descriptor, manifest: &Manifest, findings: &mut Vec<Finding>) {
+fn check_manifest(
+    blobs: &dyn BlobSource,
+    image: &Descriptor,
+    manifest: &Manifest,
+    findings: &mut Vec<Finding>,
+) {
     let artifact = manifest.layers.iter().any(|layer| layer.media_type.layer_compression().is_none());
     let config = read_document(blobs, &manifest.config).and_then(|bytes| {
         let digest = manifest.config.digest;
@@ -196,7 +201,12 @@ fn check_config(image: &Descriptor, manifest: &Manifest, config: &ImageConfig, f
     }
 }
 
-fn check_layer(blobs: &dyn BlobSource, layer: &Descriptor, diff_id: Option<DiffId>, findings: &mut Vec<Finding>) {
+fn check_layer(
+    blobs: &dyn BlobSource,
+    layer: &Descriptor,
+    diff_id: Option<DiffId>,
+    findings: &mut Vec<Finding>,
+) {
     let digest = layer.digest;
     let failed = |source| Finding::Blob(BlobError::Read { digest, source });
     let mut hashing = match blobs.open(&digest) {

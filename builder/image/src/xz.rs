@@ -219,11 +219,15 @@ fn chain<R: Read>(source: Counted<R>, filters: &[Filter]) -> io::Result<Filters<
                     size => (2 | u32::from(size & 1)) << (size / 2 + 11),
                 };
                 if dictionary > MAX_DICTIONARY {
-                    return Err(io::Error::other(format!("the xz data needs a dictionary of {dictionary} bytes")));
+                    return Err(io::Error::other(format!(
+                        "the xz data needs a dictionary of {dictionary} bytes"
+                    )));
                 }
                 Filters::Lzma2(Box::new(Lzma2Reader::new(chain, dictionary, None)))
             }
-            (0x03, [distance]) => Filters::Delta(Box::new(DeltaReader::new(chain, usize::from(*distance) + 1))),
+            (0x03, [distance]) => {
+                Filters::Delta(Box::new(DeltaReader::new(chain, usize::from(*distance) + 1)))
+            }
             (id @ 0x04..=0x0b, start @ ([] | [_, _, _, _])) => {
                 let start = match start {
                     [a, b, c, d] => u32::from_le_bytes([*a, *b, *c, *d]) as usize,
@@ -264,7 +268,10 @@ fn index_and_footer(source: &mut impl Read, check: u8) -> io::Result<()> {
     if tail[..4] != crc {
         return Err(bad("the checksum of the index is wrong"));
     }
-    if tail[12..14] != [0, check] || tail[14..] != *b"YZ" || crc32fast::hash(&tail[8..14]).to_le_bytes() != tail[4..8] {
+    if tail[12..14] != [0, check]
+        || tail[14..] != *b"YZ"
+        || crc32fast::hash(&tail[8..14]).to_le_bytes() != tail[4..8]
+    {
         return Err(bad("the stream footer does not fit its header"));
     }
     Ok(())
@@ -349,9 +356,9 @@ impl Check {
             Check::None => {}
             Check::Crc32(hasher) => hasher.update(bytes),
             Check::Crc64(crc) => {
-                *crc = bytes.iter().fold(*crc, |crc, byte| {
-                    CRC64[usize::from(byte ^ crc.to_le_bytes()[0])] ^ (crc >> 8)
-                });
+                *crc = bytes
+                    .iter()
+                    .fold(*crc, |crc, byte| CRC64[usize::from(byte ^ crc.to_le_bytes()[0])] ^ (crc >> 8));
             }
             Check::Sha256(hasher) => hasher.update(bytes),
         }

@@ -37,7 +37,7 @@ pub mod port;
 pub mod signal;
 mod span;
 mod statement;
-mod suggest;
+pub mod suggest;
 pub mod text;
 mod warning;
 mod word;

@@ -1,11 +1,11 @@
-//! "Did you mean …?"
+//! "Did you mean …?": keywords of the language by [`nearest`], names that people chose by [`near`].
 
 /// Longer names than this are not typing errors.
 const LONGEST: usize = 32;
 
 /// The candidate that a name is closest to, the first of equals, and at most one edit away from, for long names two.
 /// Case does not count. `None` also where the name *is* a candidate, but for case.
-pub(crate) fn nearest<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
     if name.is_empty() || name.len() > LONGEST {
         return None;
     }
@@ -16,6 +16,21 @@ pub(crate) fn nearest<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str>
     let (edits, found) = distances.min_by_key(|(edits, _)| *edits)?;
     // An edit of every letter says nothing.
     (edits > 0 && edits <= most && edits < name.len()).then_some(found)
+}
+
+/// The candidate with the fewest edits to a name that somebody chose, if there are at most two and fewer than letters; the
+/// first of equals. Another case is near as well.
+pub fn near<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
+    if name.is_empty() || name.len() > 64 {
+        return None;
+    }
+    let wanted = name.to_lowercase();
+    candidates
+        .filter(|candidate| *candidate != name && candidate.len() <= 64)
+        .map(|candidate| (distance(&wanted, &candidate.to_lowercase()), candidate))
+        .filter(|(edits, _)| *edits <= 2 && *edits < wanted.chars().count())
+        .min_by_key(|(edits, _)| *edits)
+        .map(|(_, candidate)| candidate.to_owned())
 }
 
 /// The least number of letters to put in, take out, exchange or swap with a neighbour (optimal string alignment).
@@ -56,6 +71,20 @@ mod tests {
         ];
         for (name, expected) in cases {
             assert_eq!(nearest(name, &KEYWORDS), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_with_typing_errors() {
+        let stages = ["build", "test", "release"];
+        for (name, expected) in [
+            ("biuld", Some("build")),
+            ("Build", Some("build")),
+            ("tst", Some("test")),
+            ("x", None),
+            ("zzz", None),
+        ] {
+            assert_eq!(near(name, stages.into_iter()).as_deref(), expected, "{name}");
         }
     }
 }

@@ -28,7 +28,6 @@ mod gopath;
 mod gotext;
 pub mod ignore;
 mod lower;
-mod near;
 mod owner;
 mod plan;
 pub mod print;

@@ -9,11 +9,12 @@ use dockerfile_parser::{
     Dockerfile, Span, Stage, Word,
     instruction::{Instruction, Run},
     parse_trigger,
+    suggest::near,
 };
 use oci::{ImageConfig, Platform, Reference};
 
 use crate::{
-    ErrorKind, Fact, Facts, LowerError, NamedContext, Request, error::at, git::GitAddress, near::near,
+    ErrorKind, Fact, Facts, LowerError, NamedContext, Request, error::at, git::GitAddress,
     variables::Variables, words::Words,
 };
 

@@ -5,13 +5,13 @@ use std::{cell::Cell, collections::BTreeSet};
 use dockerfile_parser::{
     Escape, Heredoc, ParseError, Span, Word,
     expand::{self, ExpandError, Expanded},
+    suggest::near,
     text,
 };
 
 use crate::{
     ErrorKind, LowerError,
     error::at,
-    near::near,
     state::State,
     variables::{NOT_IN_ENVIRONMENT, Variables},
     warning::Warnings,

@@ -53,6 +53,19 @@ impl Context {
         there && self.ignore.excludes(path.as_bytes())
     }
 
+    /// A name in the path's folder that is spelled much like its last part.
+    pub(crate) fn near(&self, path: &str) -> Option<String> {
+        let path = std::path::Path::new(path.trim_start_matches('/'));
+        let wanted = path.file_name()?.to_str()?;
+        let parent = path.parent()?;
+        let names = std::fs::read_dir(self.folder.join(parent)).ok()?;
+        let mut names: Vec<String> =
+            names.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        names.sort();
+        let near = dockerfile_parser::suggest::near(wanted, names.iter().map(String::as_str))?;
+        Some(parent.join(near).display().to_string())
+    }
+
     /// What messages call it.
     pub(crate) fn shown(&self) -> String {
         match self.name.as_str() {

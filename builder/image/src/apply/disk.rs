@@ -3,23 +3,26 @@
 use std::{
     fs::File,
     io::{self, Seek, SeekFrom, Write},
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     path::Path,
     rc::Rc,
 };
 
 use rustix::{
     fs::{
-        AtFlags, CWD, Dev, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
-        XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr, ftruncate, futimens, linkat, lsetxattr, makedev,
-        mkdirat, mknodat, openat, openat2, symlinkat, unlinkat, utimensat,
+        AtFlags, CWD, Dev, Dir, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
+        XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr, ftruncate, futimens, linkat, lsetxattr,
+        makedev, mkdirat, mknodat, openat, symlinkat, unlinkat, utimensat,
     },
     io::Errno,
 };
 use tree::{Kind, LayerPath, Mtime, Node};
 
 use super::{ApplyError, ApplyOptions, Ownership};
-use crate::overlay::{OverlayXattrs, is_overlay_xattr};
+use crate::{
+    beneath::{self, proc_path},
+    overlay::{OverlayXattrs, is_overlay_xattr},
+};
 
 pub(super) struct Disk {
     root: OwnedFd,
@@ -39,8 +42,10 @@ impl Disk {
     pub(super) fn open(folder: &Path, options: &ApplyOptions) -> Result<Disk, ApplyError> {
         let disk = Disk::reopen(folder, options)?;
         let root = LayerPath::root();
-        let readable = openat(&disk.root, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-        let entries = Dir::read_from(readable.map_err(failed("open", &root))?).map_err(failed("opendir", &root))?;
+        let readable =
+            openat(&disk.root, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let entries =
+            Dir::read_from(readable.map_err(failed("open", &root))?).map_err(failed("opendir", &root))?;
         for entry in entries {
             let entry = entry.map_err(failed("readdir", &root))?;
             if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
@@ -116,7 +121,9 @@ impl Disk {
             Kind::Symlink { target } => {
                 symlinkat(&target[..], folder, name).map_err(failed("symlinkat", path))?;
             }
-            Kind::CharDevice { .. } | Kind::BlockDevice { .. } if placeholder => make(FileType::RegularFile, 0)?,
+            Kind::CharDevice { .. } | Kind::BlockDevice { .. } if placeholder => {
+                make(FileType::RegularFile, 0)?
+            }
             Kind::CharDevice { major, minor } => make(FileType::CharacterDevice, makedev(*major, *minor))?,
             Kind::BlockDevice { major, minor } => make(FileType::BlockDevice, makedev(*major, *minor))?,
             Kind::Fifo => make(FileType::Fifo, 0)?,
@@ -134,11 +141,12 @@ impl Disk {
             chmodat(folder, name, mode, AtFlags::empty()).map_err(failed("fchmodat", path))?;
         }
         for (attribute, value) in own_xattrs(node) {
-            let link = proc_path(&parent, name);
+            let link = proc_path(&*parent, name);
             let set = lsetxattr(&link[..], attribute, value, XattrFlags::empty());
             accept_xattr(set).map_err(failed("lsetxattr", path))?;
         }
-        utimensat(folder, name, &times(node.mtime), AtFlags::SYMLINK_NOFOLLOW).map_err(failed("utimensat", path))
+        utimensat(folder, name, &times(node.mtime), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(failed("utimensat", path))
     }
 
     /// Marks a name as gone, in overlayfs's way. Even a user namespace may make this device.
@@ -171,7 +179,8 @@ impl Disk {
         let folder = open_folder(&self.root, path).map_err(failed("open", path))?;
         let link = proc_path(&folder, b".");
         if self.ownership == Ownership::Real {
-            chownat(&folder, ".", uid(node), gid(node), AtFlags::empty()).map_err(failed("fchownat", path))?;
+            chownat(&folder, ".", uid(node), gid(node), AtFlags::empty())
+                .map_err(failed("fchownat", path))?;
         }
         for (name, value) in own_xattrs(node) {
             let set = lsetxattr(&link[..], name, value, XattrFlags::empty());
@@ -183,7 +192,8 @@ impl Disk {
         }
         utimensat(&folder, ".", &times(node.mtime), AtFlags::empty()).map_err(failed("utimensat", path))?;
         // Last: it may take our own right to search the folder away.
-        chmodat(&folder, ".", Mode::from_raw_mode(node.mode), AtFlags::empty()).map_err(failed("fchmodat", path))
+        chmodat(&folder, ".", Mode::from_raw_mode(node.mode), AtFlags::empty())
+            .map_err(failed("fchmodat", path))
     }
 }
 
@@ -196,29 +206,8 @@ fn accept_xattr(set: Result<(), Errno>) -> Result<(), Errno> {
     }
 }
 
-/// Opens a folder below `root` without following a link.
 fn open_folder(root: &OwnedFd, path: &LayerPath) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    if path.is_root() {
-        return openat(root, ".", flags, Mode::empty());
-    }
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    match openat2(root, path.as_bytes(), flags, Mode::empty(), resolve) {
-        // Kernels before 5.6, and seccomp filters older than the call.
-        Err(Errno::NOSYS | Errno::PERM) => {
-            let mut folder = openat(root, ".", flags, Mode::empty())?;
-            for part in path.parts() {
-                folder = openat(&folder, part, flags, Mode::empty())?;
-            }
-            Ok(folder)
-        }
-        other => other,
-    }
-}
-
-/// A name in an open folder, for calls that take no descriptor of a folder.
-fn proc_path(folder: &OwnedFd, name: &[u8]) -> Vec<u8> {
-    [format!("/proc/self/fd/{}/", folder.as_raw_fd()).as_bytes(), name].concat()
+    beneath::open(root.as_fd(), path, OFlags::PATH | OFlags::DIRECTORY)
 }
 
 fn own_xattrs(node: &Node) -> impl Iterator<Item = (&[u8], &[u8])> {

@@ -94,7 +94,9 @@ impl<'a> Unpack<'a> {
         if let EntryKind::File { size } = entry.kind {
             self.bytes = self.bytes.saturating_add(size);
         }
-        for (what, count, limit) in [("entries", self.entries, limits.entries), ("bytes", self.bytes, limits.bytes)] {
+        for (what, count, limit) in
+            [("entries", self.entries, limits.entries), ("bytes", self.bytes, limits.bytes)]
+        {
             if count > limit {
                 return Err(ApplyError::TooLarge { what, limit });
             }
@@ -109,7 +111,9 @@ impl<'a> Unpack<'a> {
         let mut parts: Vec<&[u8]> = path.split(|b| *b == b'/').filter(|part| !part.is_empty()).collect();
         let Some(name) = parts.pop() else { return Ok(false) };
         let opaque = name == b".wh..wh..opq";
-        if parts.iter().any(|part| part.starts_with(b".wh..wh.")) || (name.starts_with(b".wh..wh.") && !opaque) {
+        if parts.iter().any(|part| part.starts_with(b".wh..wh."))
+            || (name.starts_with(b".wh..wh.") && !opaque)
+        {
             return Ok(true);
         }
         let folder = LayerPath::parse(&parts.join(&b'/'))?;

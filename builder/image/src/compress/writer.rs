@@ -6,11 +6,7 @@ use std::{
     sync::mpsc::{Receiver, TryRecvError, channel},
 };
 
-use super::{
-    BadLevel, Codec,
-    block::Compressed,
-    cut::Cutter,
-};
+use super::{BadLevel, Codec, block::Compressed, cut::Cutter};
 
 /// Compresses what is written to it and writes the blob to `out`. Blocks are compressed on the `rayon` pool that the
 /// caller is in; a few for each of its threads are held in memory.

@@ -84,14 +84,18 @@ impl Layout {
         let files = Files::open(path)?;
         let path = path.display().to_string();
         let not = |why: String| LayoutError::NotALayout { path: path.clone(), why };
-        let version = files.document("oci-layout")?.ok_or_else(|| not("it has no file `oci-layout`".to_owned()))?;
-        let version: Version = serde_json::from_slice(&version).map_err(|error| not(format!("`oci-layout`: {error}")))?;
+        let version =
+            files.document("oci-layout")?.ok_or_else(|| not("it has no file `oci-layout`".to_owned()))?;
+        let version: Version =
+            serde_json::from_slice(&version).map_err(|error| not(format!("`oci-layout`: {error}")))?;
         if !version.image_layout_version.starts_with("1.") {
             return Err(not(format!("its version is {}", version.image_layout_version)));
         }
-        let index = files.document("index.json")?.ok_or_else(|| not("it has no file `index.json`".to_owned()))?;
+        let index =
+            files.document("index.json")?.ok_or_else(|| not("it has no file `index.json`".to_owned()))?;
         let index = Index::parse(&index);
-        let index = index.map_err(|source| LayoutError::Document { path: format!("{path}/index.json"), source })?;
+        let index =
+            index.map_err(|source| LayoutError::Document { path: format!("{path}/index.json"), source })?;
         Ok(Layout { files, index, path })
     }
 
@@ -160,7 +164,8 @@ impl Layout {
 
 impl BlobSource for Layout {
     fn open(&self, digest: &Digest) -> io::Result<Blob> {
-        let not_found = || io::Error::new(io::ErrorKind::NotFound, format!("the layout has no blob {digest}"));
+        let not_found =
+            || io::Error::new(io::ErrorKind::NotFound, format!("the layout has no blob {digest}"));
         self.files.file(&blob_path(digest))?.ok_or_else(not_found)
     }
 }
@@ -238,13 +243,15 @@ fn members(file: &mut File, path: &str, length: u64) -> Result<BTreeMap<LayerPat
     loop {
         file.seek(SeekFrom::Start(at)).map_err(failed)?;
         let mut reader = Reader::new(BufReader::new(&mut *file));
-        let entry = reader.next_entry().map_err(|source| LayoutError::Archive { path: path.to_owned(), source })?;
+        let entry =
+            reader.next_entry().map_err(|source| LayoutError::Archive { path: path.to_owned(), source })?;
         let Some(entry) = entry else { return Ok(members) };
         let start = at + reader.position();
         let mut size = 0;
         if let EntryKind::File { size: stored } = entry.kind {
             if !reader.is_contiguous() || start.saturating_add(stored) > length {
-                let why = format!("its member `{}` has holes or is cut off", String::from_utf8_lossy(&entry.path));
+                let why =
+                    format!("its member `{}` has holes or is cut off", String::from_utf8_lossy(&entry.path));
                 return Err(LayoutError::NotALayout { path: path.to_owned(), why });
             }
             size = stored;

@@ -175,7 +175,9 @@ fn copy(blob: BlobReader, descriptor: &Descriptor, path: &Path) -> io::Result<()
             BlobReader::Stream(mut blob) => io::copy(&mut blob, file)?,
         };
         let whole = copied == descriptor.size;
-        whole.then_some(()).ok_or_else(|| io::Error::other(format!("{copied} bytes of {} came", descriptor.size)))
+        whole
+            .then_some(())
+            .ok_or_else(|| io::Error::other(format!("{copied} bytes of {} came", descriptor.size)))
     })
 }
 

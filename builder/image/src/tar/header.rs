@@ -102,9 +102,8 @@ impl<'a> Block<'a> {
             return Ok((0, 0));
         }
         let bytes = self.raw.as_bytes();
-        let part = |field: &[u8], name| {
-            u32::try_from(self.number(field, name)?).map_err(|_| self.bad(field, name))
-        };
+        let part =
+            |field: &[u8], name| u32::try_from(self.number(field, name)?).map_err(|_| self.bad(field, name));
         Ok((part(&bytes[329..337], "major number")?, part(&bytes[337..345], "minor number")?))
     }
 

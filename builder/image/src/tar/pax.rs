@@ -36,8 +36,11 @@ pub(super) struct Sparse {
     pub(super) any: bool,
 }
 
+/// A keyword and its value.
+type Record<'a> = (&'a [u8], &'a [u8]);
+
 /// Cuts a header's contents into its records.
-pub(super) fn records(mut bytes: &[u8]) -> Result<Vec<(&[u8], &[u8])>, String> {
+pub(super) fn records(mut bytes: &[u8]) -> Result<Vec<Record<'_>>, String> {
     let mut found = Vec::new();
     while !bytes.is_empty() {
         let shown = || bytes[..bytes.len().min(40)].escape_ascii().to_string();

@@ -246,7 +246,8 @@ impl<R: Read> Reader<R> {
         let Extensions { pax, long_name, long_link } = extensions;
         let pax = pax.unwrap_or_default();
         let sparse_name = pax.sparse.name.clone();
-        let path = one_name(block, sparse_name.or(pax.path.clone()), long_name)?.unwrap_or_else(|| block.path());
+        let path =
+            one_name(block, sparse_name.or(pax.path.clone()), long_name)?.unwrap_or_else(|| block.path());
         let target = one_name(block, pax.link.clone(), long_link)?.unwrap_or_else(|| block.link());
         let stored = match pax.size {
             Some(size) => size,
@@ -287,7 +288,9 @@ impl<R: Read> Reader<R> {
         Ok(match flag {
             // V7 had no flag for folders: a trailing slash said it.
             b'0' | 0 | b'7' if path.ends_with(b"/") => EntryKind::Directory,
-            b'0' | 0 | b'7' if pax.sparse.any => EntryKind::File { size: self.pax_sparse(block, pax, path, stored)? },
+            b'0' | 0 | b'7' if pax.sparse.any => {
+                EntryKind::File { size: self.pax_sparse(block, pax, path, stored)? }
+            }
             b'0' | 0 | b'7' => {
                 if stored > 0 {
                     self.segments.push_back(Segment::Data(stored));
@@ -333,7 +336,13 @@ impl<R: Read> Reader<R> {
     }
 
     /// PAX 0.0 and 0.1 have the map in records, 1.0 in front of the contents, as decimal lines filled up to a block.
-    fn pax_sparse(&mut self, block: &Block<'_>, pax: &Records, path: &[u8], stored: u64) -> Result<u64, TarError> {
+    fn pax_sparse(
+        &mut self,
+        block: &Block<'_>,
+        pax: &Records,
+        path: &[u8],
+        stored: u64,
+    ) -> Result<u64, TarError> {
         let sparse = &pax.sparse;
         let real_size = sparse.real_size.ok_or_else(|| bad_map(block, path, "the file's size is missing"))?;
         match (sparse.major, sparse.minor, &sparse.map) {
@@ -351,7 +360,12 @@ impl<R: Read> Reader<R> {
 
     /// The map of PAX 1.0: the number of pieces, then offset and length of each, a line each. Returns the pairs and how
     /// many bytes the map took.
-    fn leading_map(&mut self, block: &Block<'_>, path: &[u8], stored: u64) -> Result<(Vec<u64>, u64), TarError> {
+    fn leading_map(
+        &mut self,
+        block: &Block<'_>,
+        path: &[u8],
+        stored: u64,
+    ) -> Result<(Vec<u64>, u64), TarError> {
         let mut numbers: Vec<u64> = Vec::new();
         let (mut line, mut used) = (Vec::new(), 0u64);
         loop {
@@ -415,7 +429,11 @@ impl<R: Read> Read for Contents<'_, R> {
 }
 
 /// The one name that two extensions give, if they agree.
-fn one_name(block: &Block<'_>, pax: Option<Vec<u8>>, gnu: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, TarError> {
+fn one_name(
+    block: &Block<'_>,
+    pax: Option<Vec<u8>>,
+    gnu: Option<Vec<u8>>,
+) -> Result<Option<Vec<u8>>, TarError> {
     match (pax, gnu) {
         (Some(pax), Some(gnu)) if pax != gnu => {
             Err(ambiguous_at(block, &pax, "a PAX header and a GNU long name give it different names"))

@@ -218,8 +218,12 @@ impl<W: Write> Builder<W> {
             let most = usize::try_from(rest).unwrap_or(usize::MAX).clamp(1, buffer.len());
             match contents.read(&mut buffer[..most]) {
                 Ok(0) if rest == 0 => break,
-                Ok(0) => return Err(AppendError::Size { path: path(), expected: size, found: Some(size - rest) }),
-                Ok(_) if rest == 0 => return Err(AppendError::Size { path: path(), expected: size, found: None }),
+                Ok(0) => {
+                    return Err(AppendError::Size { path: path(), expected: size, found: Some(size - rest) });
+                }
+                Ok(_) if rest == 0 => {
+                    return Err(AppendError::Size { path: path(), expected: size, found: None });
+                }
                 Ok(read) => {
                     self.0.write_all(&buffer[..read]).map_err(AppendError::Write)?;
                     rest -= read as u64;

@@ -43,7 +43,9 @@ fn the_tar_crate_reads_what_we_write() {
         let link = theirs.link_name_bytes().map(|name| name.into_owned());
         match &entry.kind {
             EntryKind::File { size } => assert_eq!(theirs.size(), *size),
-            EntryKind::HardLink { target } | EntryKind::Symlink { target } => assert_eq!(link.as_ref(), Some(target)),
+            EntryKind::HardLink { target } | EntryKind::Symlink { target } => {
+                assert_eq!(link.as_ref(), Some(target))
+            }
             EntryKind::CharDevice { major, minor } | EntryKind::BlockDevice { major, minor } => {
                 assert_eq!(header.device_major().expect("a number"), Some(*major));
                 assert_eq!(header.device_minor().expect("a number"), Some(*minor));
@@ -78,10 +80,13 @@ fn we_read_what_the_tar_crate_writes() {
     let mut header = tar::Header::new_gnu();
     header.set_size(4);
     header.set_mode(0o600);
-    builder.append_pax_extensions([("SCHILY.xattr.user.a", &b"v"[..]), ("mtime", b"-1.5")]).expect("appended");
+    builder
+        .append_pax_extensions([("SCHILY.xattr.user.a", &b"v"[..]), ("mtime", b"-1.5")])
+        .expect("appended");
     builder.append_data(&mut header, &long, &b"four"[..]).expect("appended");
     let entries = read_all(&builder.into_inner().expect("written"));
-    let found: Vec<_> = entries.iter().map(|(entry, contents)| (&entry.path[..], &contents[..], entry.uid)).collect();
+    let found: Vec<_> =
+        entries.iter().map(|(entry, contents)| (&entry.path[..], &contents[..], entry.uid)).collect();
     assert_eq!(found[0], (&b"a"[..], &b"one"[..], 0));
     assert_eq!(found[1], (long.as_bytes(), &b"two"[..], 5));
     assert_eq!(found[2], (&b"big"[..], &b"three"[..], 1 << 24));
@@ -125,8 +130,16 @@ fn list(bytes: &[u8]) -> Vec<Value> {
             EntryKind::Fifo => ("fifo", &[][..], 0, None),
         };
         lines.push(serde_json::json!([
-            hex(trimmed), kind, entry.mode, entry.uid, entry.gid, entry.mtime.seconds, hex(link), size,
-            Digest::of(&contents).hex(), device.map(|d| d.to_vec()).unwrap_or_default(),
+            hex(trimmed),
+            kind,
+            entry.mode,
+            entry.uid,
+            entry.gid,
+            entry.mtime.seconds,
+            hex(link),
+            size,
+            Digest::of(&contents).hex(),
+            device.map(|d| d.to_vec()).unwrap_or_default(),
         ]));
     }
     lines
@@ -203,7 +216,8 @@ fn we_read_what_gnu_tar_writes() {
         assert!(*contents("./sparse") == sparse, "{options:?}");
         assert!(*contents("./sparse-empty") == vec![0; 1 << 20], "{options:?}");
         assert_eq!(contents(&name_of_deep), b"deep");
-        let kinds = |want: fn(&EntryKind) -> bool| entries.iter().filter(|(entry, _)| want(&entry.kind)).count();
+        let kinds =
+            |want: fn(&EntryKind) -> bool| entries.iter().filter(|(entry, _)| want(&entry.kind)).count();
         assert_eq!(kinds(|kind| matches!(kind, EntryKind::HardLink { .. })), 1);
         assert_eq!(kinds(|kind| matches!(kind, EntryKind::Symlink { target } if target.len() == 250)), 1);
         assert_eq!(kinds(|kind| *kind == EntryKind::Fifo), 1);
@@ -222,7 +236,11 @@ fn gnu_tar_unpacks_what_we_write() {
     let tar = folder.path().join("a.tar");
     let bytes = everything().tar();
     fs::write(&tar, &bytes).expect("written");
-    run(Command::new("tar").args(["--xattrs", "--xattrs-include=*", "-C"]).arg(folder.path()).arg("-xpf").arg(&tar));
+    run(Command::new("tar")
+        .args(["--xattrs", "--xattrs-include=*", "-C"])
+        .arg(folder.path())
+        .arg("-xpf")
+        .arg(&tar));
     assert_eq!(fs::read(folder.path().join("bin/tool")).expect("read"), [0x7f; 70_000]);
     let mut value = [0; 100];
     let read = rustix::fs::getxattr(folder.path().join("bin/tool"), "security.capability", &mut value[..]);

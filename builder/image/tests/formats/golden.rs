@@ -11,7 +11,8 @@ use std::io::Write;
 
 /// 5 MB that compress about as a layer does: words, runs of zeros, noise.
 fn sample() -> Vec<u8> {
-    let words = ["layer", "manifest", " ", "\n", "digest", "config", "0123", "/usr/lib/", "\0\0\0\0", "fn main() {}"];
+    let words =
+        ["layer", "manifest", " ", "\n", "digest", "config", "0123", "/usr/lib/", "\0\0\0\0", "fn main() {}"];
     let mut state = 42u64;
     let mut next = move || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -50,7 +51,7 @@ fn blobs_are_the_same_with_any_number_of_threads_and_for_ever() {
         (Codec::Gzip { level: 9 }, "a4b89d25cfc7c81e0c2ddc4be4e40d46f44693cfd33ed3ceade47be623dfba42"),
         (Codec::Zstd { level: 1 }, "0b6abeaf4e571d682391b34c0fc2c246fa8bf30b5a8ef0efd7236b1383570349"),
         (Codec::Zstd { level: 3 }, "0d3352608623acc0d021c9b1105110cb0af0d85e04cb85d6efa7c0af4f141883"),
-        (Codec::Zstd { level: 19 }, "2763fb55a5bedaa4e6f1c0b8f625de5b108be09a7347f81e9202db7e62dbb52c"),
+        (Codec::Zstd { level: 9 }, "1a739c04bc6da48de5c9ed12668f0b076c1d5ab7e4fa8602dbb308e5cd810383"),
     ] {
         let blobs = [1, 2, 8].map(|threads| Digest::of(&compress(&sample, codec, threads)).hex());
         assert!(blobs.iter().all(|blob| *blob == blobs[0]), "{codec}");
@@ -69,13 +70,19 @@ fn a_layer_is_the_same_for_ever() {
         encoded
     };
     let plain = encode(Codec::Uncompressed, TarOptions::default());
-    assert_eq!(plain.diff_id.digest().hex(), "97bff8ce88fb544df5e93bbd1a65ee8fc1b9df691966d244abc546b661e30557");
+    assert_eq!(
+        plain.diff_id.digest().hex(),
+        "97bff8ce88fb544df5e93bbd1a65ee8fc1b9df691966d244abc546b661e30557"
+    );
     assert_eq!(plain.diff_id.digest(), plain.blob.digest());
     let gzip = encode(Codec::GZIP, TarOptions::default());
     assert_eq!(gzip.diff_id, plain.diff_id);
     assert_eq!(gzip.blob.digest().hex(), "a9a0b1444c57263e5a2693fa0d7770723e3145bcffbde682fca157d89dcf7456");
     let clamped = encode(Codec::Uncompressed, TarOptions { epoch: Some(Epoch(1000)), verify: true });
-    assert_eq!(clamped.diff_id.digest().hex(), "087d9e8cdbaf44e25f4e31768b44843ba1dfdd084a0654a9521124dea6abae80");
+    assert_eq!(
+        clamped.diff_id.digest().hex(),
+        "087d9e8cdbaf44e25f4e31768b44843ba1dfdd084a0654a9521124dea6abae80"
+    );
 
     let mut blob = Vec::new();
     let again = encode_tar(&mut &made.tar()[..], Codec::GZIP, &mut blob).expect("encoded");

@@ -15,7 +15,8 @@ fn unpack(bytes: &[u8], options: &ApplyOptions) -> (tempfile::TempDir, Result<Ap
     fs::create_dir(folder.path().join("root")).expect("made");
     fs::write(folder.path().join("outside"), b"untouched").expect("written");
     let applied = apply(bytes, &folder.path().join("root"), options);
-    let names: Vec<_> = fs::read_dir(folder.path()).expect("read").map(|e| e.expect("read").file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(folder.path()).expect("read").map(|e| e.expect("read").file_name()).collect();
     assert_eq!(names.len(), 2, "something was made outside: {names:?}");
     assert_eq!(fs::read(folder.path().join("outside")).expect("read"), b"untouched");
     (folder, applied)
@@ -92,14 +93,26 @@ fn limits_hold() {
     if !is_root() {
         return;
     }
-    let options = |entries, bytes| ApplyOptions { limits: Limits { entries, bytes }, ..ApplyOptions::default() };
+    let options =
+        |entries, bytes| ApplyOptions { limits: Limits { entries, bytes }, ..ApplyOptions::default() };
     let three = archive(&[file("a", b"aaaa"), file("b", b"bbbb"), folder("c")]);
     unpack(&three, &options(3, 1 << 20)).1.expect("within");
-    assert!(matches!(unpack(&three, &options(2, 1 << 20)).1, Err(ApplyError::TooLarge { what: "entries", .. })));
+    assert!(matches!(
+        unpack(&three, &options(2, 1 << 20)).1,
+        Err(ApplyError::TooLarge { what: "entries", .. })
+    ));
     let zeros = archive(&[(entry("a", EntryKind::File { size: 1 << 20 }), &[0; 1 << 20])]);
     assert!(unpack(&zeros, &options(3, 1 << 19)).1.is_err());
     // A hole costs the archive nothing, and the reader a pass of SHA-256.
-    let hole = with_pax(&[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.realsize", "9000000000000000000")], 512, b"0\n");
+    let hole = with_pax(
+        &[
+            ("GNU.sparse.major", "1"),
+            ("GNU.sparse.minor", "0"),
+            ("GNU.sparse.realsize", "9000000000000000000"),
+        ],
+        512,
+        b"0\n",
+    );
     assert!(matches!(unpack(&hole, &options(3, 1 << 20)).1, Err(ApplyError::TooLarge { what: "bytes", .. })));
 }
 
@@ -131,7 +144,8 @@ fn with_pax(records: &[(&str, &str)], size: u64, contents: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
     for (key, value) in records {
         let rest = key.len() + value.len() + 3;
-        let length = (rest + 1..).find(|length| *length == rest + length.to_string().len()).expect("a length");
+        let length =
+            (rest + 1..).find(|length| *length == rest + length.to_string().len()).expect("a length");
         text.extend(format!("{length} {key}={value}\n").into_bytes());
     }
     let mut bytes = extension(b'x', &text);
@@ -208,7 +222,10 @@ fn what_can_be_read_in_two_ways_is_refused() {
         (with_pax(&[("GNU.sparse.map", "0,5"), ("GNU.sparse.size", "3")], 5, b"abcde"), "beyond the end"),
         (with_pax(&[("GNU.sparse.map", "0,5")], 5, b"abcde"), "size is missing"),
         (with_pax(&[("GNU.sparse.map", "0,1,x"), ("GNU.sparse.size", "3")], 5, b"abcde"), "cannot be"),
-        (with_pax(&[("GNU.sparse.major", "2"), ("GNU.sparse.realsize", "3")], 5, b"abcde"), "unknown version"),
+        (
+            with_pax(&[("GNU.sparse.major", "2"), ("GNU.sparse.realsize", "3")], 5, b"abcde"),
+            "unknown version",
+        ),
     ] {
         let error = read_all(&bytes).expect_err(part).to_string();
         assert!(error.contains(part), "expected `{part}`, found: {error}");

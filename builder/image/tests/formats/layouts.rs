@@ -17,7 +17,8 @@ use image::{
     encode::encode_layer,
     layer_tar::TarOptions,
     layout::{
-        DockerArchive, Layout, LayoutError, NamedImage, Wanted, write_archive, write_docker_archive, write_folder,
+        DockerArchive, Layout, LayoutError, NamedImage, Wanted, write_archive, write_docker_archive,
+        write_folder,
     },
     validate::{Finding, validate},
 };
@@ -32,7 +33,8 @@ fn image(codec: Codec, dialect: Dialect) -> (Image, Blobs) {
     let mut layers = Vec::new();
     for made in [everything(), upper] {
         let mut blob = Vec::new();
-        let encoded = encode_layer(&made.layer, &made.contents, TarOptions::default(), codec, &mut blob).expect("encoded");
+        let encoded = encode_layer(&made.layer, &made.contents, TarOptions::default(), codec, &mut blob)
+            .expect("encoded");
         blobs.insert(encoded.blob.digest(), blob);
         layers.push(ImageLayer {
             descriptor: encoded.descriptor(),
@@ -41,13 +43,25 @@ fn image(codec: Codec, dialect: Dialect) -> (Image, Blobs) {
             created_by: None,
         });
     }
-    let entry = |text: &str, empty_layer| History { created_by: Some(text.to_owned()), empty_layer, ..History::default() };
+    let entry = |text: &str, empty_layer| History {
+        created_by: Some(text.to_owned()),
+        empty_layer,
+        ..History::default()
+    };
     let config = ImageConfig {
         os: "linux".to_owned(),
         architecture: "amd64".to_owned(),
         created: Some("2026-11-22T00:00:00Z".to_owned()),
-        config: Config { env: vec!["A=1".to_owned()], cmd: Some(vec!["/bin/tool".to_owned()]), ..Config::default() },
-        history: vec![entry("ADD everything", false), entry("ENV A=1", true), entry("COPY hostname /etc/", false)],
+        config: Config {
+            env: vec!["A=1".to_owned()],
+            cmd: Some(vec!["/bin/tool".to_owned()]),
+            ..Config::default()
+        },
+        history: vec![
+            entry("ADD everything", false),
+            entry("ENV A=1", true),
+            entry("COPY hostname /etc/", false),
+        ],
         ..ImageConfig::default()
     };
     let image = assemble(config, &layers, BTreeMap::new(), dialect).expect("assembled");
@@ -83,7 +97,13 @@ fn what_is_written_is_read_and_sound() {
             write_folder(&[named(&image)], &blobs, &at("oci")).expect("written");
             for path in [at("oci.tar"), at("docker.tar"), at("oci")] {
                 let layout = Layout::open(&path).expect("opened");
-                for wanted in ["v1", "app:v1", "docker.io/library/app:v1", "ghcr.io/a/b", &image.manifest_descriptor.digest.to_string()] {
+                for wanted in [
+                    "v1",
+                    "app:v1",
+                    "docker.io/library/app:v1",
+                    "ghcr.io/a/b",
+                    &image.manifest_descriptor.digest.to_string(),
+                ] {
                     let found = layout.select(&Wanted::parse(wanted)).expect(wanted);
                     assert_eq!(found.digest, image.manifest_descriptor.digest, "{wanted}");
                     assert_sound(&layout, &found);
@@ -133,7 +153,10 @@ fn a_folder_takes_more_images() {
     let lost = layout.select(&Wanted::Digest(first.manifest_descriptor.digest)).expect("a blob");
     assert_sound(&layout, &lost);
     let parts = fs::read_dir(folder.path().join("blobs/sha256")).expect("read");
-    assert!(parts.map(|e| e.expect("read").file_name()).all(|name| name.len() == 64), "nothing half-written is left");
+    assert!(
+        parts.map(|e| e.expect("read").file_name()).all(|name| name.len() == 64),
+        "nothing half-written is left"
+    );
 }
 
 #[test]
@@ -141,12 +164,15 @@ fn an_index_of_platforms_is_one_image() {
     let (one, mut blobs) = image(Codec::GZIP, Dialect::Oci);
     let (two, more) = image(Codec::ZSTD, Dialect::Oci);
     blobs.extend(more);
-    let (bytes, descriptor) =
-        assemble_index(vec![one.manifest_descriptor.clone(), two.manifest_descriptor], BTreeMap::new(), Dialect::Oci);
+    let (bytes, descriptor) = assemble_index(
+        vec![one.manifest_descriptor.clone(), two.manifest_descriptor],
+        BTreeMap::new(),
+        Dialect::Oci,
+    );
     let documents = Blobs::from([(descriptor.digest, bytes)]);
     let all = Chained(vec![&documents, &blobs]);
     assert_sound(&all, &descriptor);
-    assert_eq!(closure(&all, &[descriptor.clone()]).expect("whole").len(), 8);
+    assert_eq!(closure(&all, std::slice::from_ref(&descriptor)).expect("whole").len(), 8);
     let image = NamedImage { descriptor: descriptor.clone(), names: vec![] };
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("a.tar");
@@ -171,7 +197,9 @@ fn skopeo_umoci_and_podman_take_it() {
     write(&at("docker.tar"), |out| write_docker_archive(std::slice::from_ref(&one), &blobs, out));
     let shown = |transport: &str, name: &str| format!("{transport}:{}", at(name).display());
     if has("skopeo") {
-        for from in [shown("oci", "oci:v1"), shown("oci-archive", "oci.tar"), shown("docker-archive", "docker.tar")] {
+        for from in
+            [shown("oci", "oci:v1"), shown("oci-archive", "oci.tar"), shown("docker-archive", "docker.tar")]
+        {
             let inspected = run(Command::new("skopeo").args(["inspect", "--raw", &from]));
             if !from.starts_with("docker-archive") {
                 assert_eq!(inspected, image.manifest, "{from}");
@@ -183,7 +211,9 @@ fn skopeo_umoci_and_podman_take_it() {
         }
     }
     if has("umoci") {
-        run(Command::new("umoci").args(["unpack", "--image", &format!("{}:v1", at("oci").display())]).arg(at("bundle")));
+        run(Command::new("umoci")
+            .args(["unpack", "--image", &format!("{}:v1", at("oci").display())])
+            .arg(at("bundle")));
         let read = |name: &str| fs::read(at("bundle/rootfs").join(name)).expect(name);
         assert_eq!(read("etc/hostname"), b"kiln\n");
         assert_eq!(read("bin/tool"), [0x7f; 70_000]);
@@ -191,13 +221,21 @@ fn skopeo_umoci_and_podman_take_it() {
     if has("podman") {
         let podman = || {
             let mut podman = Command::new("podman");
-            podman.args(["--storage-driver", "vfs", "--root"]).arg(at("root")).arg("--runroot").arg(at("run"));
+            podman
+                .args(["--storage-driver", "vfs", "--root"])
+                .arg(at("root"))
+                .arg("--runroot")
+                .arg(at("run"));
             podman
         };
         for file in ["docker.tar", "oci.tar"] {
             run(podman().args(["load", "-q", "-i"]).arg(at(file)));
             let id = run(podman().args(["images", "-q", "--no-trunc"]));
-            assert_eq!(String::from_utf8_lossy(&id).trim(), image.config_descriptor.digest.to_string(), "{file}");
+            assert_eq!(
+                String::from_utf8_lossy(&id).trim(),
+                image.config_descriptor.digest.to_string(),
+                "{file}"
+            );
             run(podman().args(["rmi", "-a", "-f"]));
         }
     }
@@ -213,7 +251,10 @@ fn archives_of_docker_are_read() {
     if has("skopeo") {
         // In the form from before there were layouts in it.
         let theirs = folder.path().join("old.tar");
-        let (from, to) = (format!("docker-archive:{}", ours.display()), format!("docker-archive:{}:x:y", theirs.display()));
+        let (from, to) = (
+            format!("docker-archive:{}", ours.display()),
+            format!("docker-archive:{}:x:y", theirs.display()),
+        );
         run(Command::new("skopeo").args(["--insecure-policy", "copy", "-q", &from, &to]));
         archives.push(theirs);
     }
@@ -225,7 +266,11 @@ fn archives_of_docker_are_read() {
         assert_eq!(config.rootfs.diff_ids.len(), 2);
         for (layer, diff_id) in found.layers.iter().zip(&config.rootfs.diff_ids) {
             let mut tar = Vec::new();
-            decompress(archive.layer(layer).expect("there")).expect("opened").1.read_to_end(&mut tar).expect("read");
+            decompress(archive.layer(layer).expect("there"))
+                .expect("opened")
+                .1
+                .read_to_end(&mut tar)
+                .expect("read");
             assert_eq!(Digest::of(&tar), diff_id.digest());
         }
     }

@@ -46,7 +46,10 @@ fn name() -> impl Strategy<Value = Vec<u8>> {
 fn attributes() -> impl Strategy<Value = (u32, u32, u32, i64, BTreeMap<Vec<u8>, Vec<u8>>)> {
     let id = prop_oneof![4 => 0u32..3000, 1 => 2_097_150u32..2_097_155, 1 => Just(u32::MAX - 1)];
     let seconds = prop_oneof![4 => 0i64..2_000_000_000, 1 => -9i64..9, 1 => 8_589_934_590i64..8_589_934_600];
-    let xattr = ("[a-z.]{1,9}".prop_map(|n| format!("user.{n}").into_bytes()), proptest::collection::vec(any::<u8>(), 0..60));
+    let xattr = (
+        "[a-z.]{1,9}".prop_map(|n| format!("user.{n}").into_bytes()),
+        proptest::collection::vec(any::<u8>(), 0..60),
+    );
     (0u32..0o10000, id.clone(), id, seconds, proptest::collection::btree_map(xattr.0, xattr.1, 0..3))
 }
 
@@ -66,10 +69,15 @@ type Attributes = (u32, u32, u32, i64, BTreeMap<Vec<u8>, Vec<u8>>);
 
 fn insert(made: &mut Made, path: &LayerPath, wish: Wish, (mode, uid, gid, seconds, xattrs): Attributes) {
     let entries = &made.layer.entries;
-    let folders_above = path.ancestors().iter().all(|above| entries.get(above).is_none_or(Node::is_directory));
+    let folders_above =
+        path.ancestors().iter().all(|above| entries.get(above).is_none_or(Node::is_directory));
     let holds_some = entries.keys().any(|other| other != path && other.below(path).is_some());
     let is_folder = matches!(wish, Wish::Directory(_));
-    if entries.contains_key(path) || !folders_above || (holds_some && !is_folder) || (path.is_root() && !is_folder) {
+    if entries.contains_key(path)
+        || !folders_above
+        || (holds_some && !is_folder)
+        || (path.is_root() && !is_folder)
+    {
         return;
     }
     let mut contents = None;
@@ -90,7 +98,10 @@ fn insert(made: &mut Made, path: &LayerPath, wish: Wish, (mode, uid, gid, second
         }
         Wish::HardLink(index) => {
             let linkable = |(first, node): &(&LayerPath, &Node)| {
-                *first < path && !node.is_directory() && node.kind != Kind::Whiteout && node.hardlink.is_none()
+                *first < path
+                    && !node.is_directory()
+                    && node.kind != Kind::Whiteout
+                    && node.hardlink.is_none()
             };
             let firsts: Vec<_> = entries.iter().filter(linkable).collect();
             if !firsts.is_empty() {
@@ -125,7 +136,8 @@ fn read(tar: &[u8]) -> (Layer, Memory) {
         }
         let path = LayerPath::parse(&entry.path).expect("a path");
         if path.name() == b".wh..wh..opq" {
-            let folder = layer.entries.get_mut(&path.parent().expect("a parent")).expect("its folder is before it");
+            let folder =
+                layer.entries.get_mut(&path.parent().expect("a parent")).expect("its folder is before it");
             folder.kind = Kind::Directory { opaque: true };
             continue;
         }
@@ -219,10 +231,14 @@ fn files_that_changed_are_named() {
         assert!(error.contains("`a` should be 6 bytes long") && error.contains(part), "{error}");
     }
     write(&made(b"BEFORE"), false).expect("not looked at");
-    assert!(matches!(write(&made(b"BEFORE"), true), Err(LayerTarError::Changed { path, .. }) if path == crate::archive::path("a")));
+    assert!(
+        matches!(write(&made(b"BEFORE"), true), Err(LayerTarError::Changed { path, .. }) if path == crate::archive::path("a"))
+    );
     let mut missing = made(b"before");
     missing.contents.0.remove(&crate::archive::path("b"));
-    assert!(matches!(write(&missing, false), Err(LayerTarError::Open { path, .. }) if path == crate::archive::path("b")));
+    assert!(
+        matches!(write(&missing, false), Err(LayerTarError::Open { path, .. }) if path == crate::archive::path("b"))
+    );
 }
 
 #[test]
@@ -251,6 +267,7 @@ fn a_root_file_system_has_no_marks() {
     assert!(matches!(write(&made), Err(LayerTarError::Whiteout { .. })));
     made.layer.entries.remove(&crate::archive::path("gone"));
     let tar = write(&made).expect("written");
-    made.layer.entries.get_mut(&crate::archive::path("opaque")).expect("there").kind = Kind::Directory { opaque: false };
+    made.layer.entries.get_mut(&crate::archive::path("opaque")).expect("there").kind =
+        Kind::Directory { opaque: false };
     assert_eq!(read(&tar).0, made.layer);
 }

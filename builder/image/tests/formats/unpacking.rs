@@ -7,7 +7,9 @@ use std::{
     process::Command,
 };
 
-use crate::archive::{archive, capability, entry, everything, file, folder, hard_link, is_root, path, symlink};
+use crate::archive::{
+    archive, capability, entry, everything, file, folder, hard_link, is_root, path, symlink,
+};
 use image::{
     apply::{Applied, ApplyOptions, Ownership, WhiteoutNames, apply},
     overlay::OverlayXattrs,
@@ -41,7 +43,10 @@ fn everything_is_on_disk() {
     assert_eq!(applied.implied, [path("odd")].into());
     let at = |name: &str| folder.path().join(name);
     let tool = fs::metadata(at("bin/tool")).expect("there");
-    assert_eq!((tool.mode() & 0o7777, tool.nlink(), tool.mtime(), tool.len()), (0o4755, 2, 1_700_000_000, 70_000));
+    assert_eq!(
+        (tool.mode() & 0o7777, tool.nlink(), tool.mtime(), tool.len()),
+        (0o4755, 2, 1_700_000_000, 70_000)
+    );
     assert_eq!(tool.ino(), fs::metadata(at("zhard")).expect("there").ino());
     assert_eq!(xattr(&at("bin/tool"), "security.capability"), Some(capability()));
     let owned = fs::metadata(at("bin/aaa")).expect("there");
@@ -103,7 +108,8 @@ fn the_first_name_in_path_order_has_the_content() {
     if !is_root() {
         return;
     }
-    let (_root, applied) = unpack(&[file("z", b"abc"), hard_link("m", "z"), hard_link("a", "m")], &ApplyOptions::default());
+    let (_root, applied) =
+        unpack(&[file("z", b"abc"), hard_link("m", "z"), hard_link("a", "m")], &ApplyOptions::default());
     let links: Vec<_> = applied.layer.entries.values().map(|node| node.hardlink.clone()).collect();
     assert_eq!(links, [None, Some(path("a")), Some(path("a"))]);
     let content = Kind::File { size: 3, content: Digest::of(b"abc") };
@@ -133,7 +139,8 @@ fn the_order_of_whiteouts_does_not_matter() {
     members.reverse();
     let (root, backward) = unpack(&members, &ApplyOptions::default());
     assert_eq!(forward.layer, backward.layer);
-    let kinds: Vec<_> = forward.layer.entries.iter().map(|(path, node)| (path.to_string(), node.kind.clone())).collect();
+    let kinds: Vec<_> =
+        forward.layer.entries.iter().map(|(path, node)| (path.to_string(), node.kind.clone())).collect();
     let empty = Kind::File { size: 0, content: Digest::of(b"") };
     assert_eq!(
         kinds,
@@ -152,6 +159,16 @@ fn the_order_of_whiteouts_does_not_matter() {
 }
 
 #[test]
+fn a_whiteout_may_have_the_longest_name_there_is() {
+    if !is_root() {
+        return;
+    }
+    let longest = "n".repeat(255);
+    let (_root, applied) = unpack(&[file(&format!("d/.wh.{longest}"), b"")], &ApplyOptions::default());
+    assert_eq!(applied.layer.entries[&path(&format!("d/{longest}"))], Node::whiteout());
+}
+
+#[test]
 fn overlayfs_understands_the_folder() {
     if !is_root() {
         return;
@@ -165,21 +182,28 @@ fn overlayfs_understands_the_folder() {
         fs::write(at(name), b"old").expect("written");
     }
     fs::set_permissions(at("lower/dir"), fs::Permissions::from_mode(0o1777)).expect("set");
-    let members =
-        [folder("op"), file("op/new", b""), file("op/.wh..wh..opq", b""), file(".wh.gone", b""), file("dir/.wh.gone", b"")];
+    let members = [
+        folder("op"),
+        file("op/new", b""),
+        file("op/.wh..wh..opq", b""),
+        file(".wh.gone", b""),
+        file("dir/.wh.gone", b""),
+    ];
     let options = ApplyOptions::default();
     let mut applied = apply(&archive(&members)[..], &at("upper"), &options).expect("unpacked");
     let lower = |path: &LayerPath| (*path == crate::archive::path("dir")).then(|| Node::directory(0o1777));
     applied.settle(&at("upper"), &options, &lower).expect("settled");
     let layers = format!("lowerdir={}:{}", at("upper").display(), at("lower").display());
-    let mounted = Command::new("mount").args(["-t", "overlay", "overlay", "-o", &layers]).arg(at("merged")).status();
+    let mounted =
+        Command::new("mount").args(["-t", "overlay", "overlay", "-o", &layers]).arg(at("merged")).status();
     if !mounted.is_ok_and(|status| status.success()) {
         eprintln!("skipped: overlayfs cannot be mounted here");
         return;
     }
     let list = |name: &str| {
         let entries = fs::read_dir(at(name)).expect("read");
-        let mut names: Vec<_> = entries.map(|e| e.expect("read").file_name().into_string().expect("text")).collect();
+        let mut names: Vec<_> =
+            entries.map(|e| e.expect("read").file_name().into_string().expect("text")).collect();
         names.sort();
         names
     };
@@ -210,8 +234,11 @@ fn implied_folders_are_the_layers_own_only_in_a_users_archive() {
 
 #[test]
 fn owners_that_cannot_be_set_are_recorded() {
-    let options =
-        ApplyOptions { ownership: Ownership::Recorded, overlay: OverlayXattrs::User, ..ApplyOptions::default() };
+    let options = ApplyOptions {
+        ownership: Ownership::Recorded,
+        overlay: OverlayXattrs::User,
+        ..ApplyOptions::default()
+    };
     let mut owned = file("f", b"x").0;
     (owned.uid, owned.gid, owned.mode) = (1234, 5678, 0o640);
     let device = entry("null", EntryKind::CharDevice { major: 1, minor: 3 });
@@ -253,7 +280,9 @@ fn holes_stay_holes() {
     let sparse = fs::File::create(source.join("sparse")).expect("made");
     std::os::unix::fs::FileExt::write_all_at(&sparse, &[9; 5000], 8 << 20).expect("written");
     sparse.set_len(32 << 20).expect("set");
-    let tar = crate::archive::run(Command::new("tar").args(["--format=pax", "-S", "-cC"]).arg(&source).arg("sparse"));
+    let tar = crate::archive::run(
+        Command::new("tar").args(["--format=pax", "-S", "-cC"]).arg(&source).arg("sparse"),
+    );
     let target = folder.path().join("target");
     fs::create_dir(&target).expect("made");
     let applied = apply(&tar[..], &target, &ApplyOptions::default()).expect("unpacked");

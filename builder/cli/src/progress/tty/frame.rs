@@ -31,7 +31,7 @@ impl Frame {
             }
         }
         let (ended, all) = state.counts();
-        let word = if last { "Built in" } else { "Building" };
+        let word = if last { outcome(state) } else { "Building" };
         let header = format!("[+] {word} {} ({ended}/{all})", seconds(state.begun, self.now));
         let mut live = vec![self.paint(Style::new().bold(), &self.cut(&header, self.columns))];
         if last {
@@ -108,6 +108,16 @@ impl Frame {
 
     fn paint(&self, style: Style, text: &str) -> String {
         if self.colour { style.force_styling(true).apply_to(text).to_string() } else { text.to_owned() }
+    }
+}
+
+/// How a build that is over went.
+fn outcome(state: &State) -> &'static str {
+    let errors = || state.steps.iter().filter_map(|step| step.vertex.error.as_deref());
+    match (errors().any(|error| error != "canceled"), errors().next()) {
+        (true, _) => "Failed after",
+        (false, Some(_)) => "Stopped after",
+        (false, None) => "Built in",
     }
 }
 
