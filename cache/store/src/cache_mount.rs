@@ -144,7 +144,7 @@ impl Store {
                 None => return Ok(false),
             }
         }
-        let aside = lease.new_path();
+        let aside = lease.new_path()?;
         fs::rename(&folder, &aside).map_err(|e| Error::io("remove", &folder, e))?;
         drop(locks);
         drop_rest(&aside)?;

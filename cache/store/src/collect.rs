@@ -20,7 +20,7 @@ use tree::LayerId;
 
 use crate::{
     Error, Lease, Lock, LockName, Result, Store,
-    contents::{Contents, drop_rest},
+    contents::{Contents, drop_rest, move_to},
     database::{Durability, Fault, column, digest, unsigned},
     flock::{self, Hold},
     layout::Kind,
@@ -116,8 +116,8 @@ impl Store {
             let folder = self.layout().contents(kind);
             for name in list(&folder)? {
                 if !here.contains(&(kind, name.clone())) {
-                    let (from, to) = (folder.join(name), lease.new_path());
-                    fs::rename(&from, &to).map_err(|e| Error::io("remove", from, e))?;
+                    let (from, to) = (folder.join(name), lease.new_path()?);
+                    move_to(&from, &to).map_err(|e| Error::io("remove", from, e))?;
                     trash.push(to);
                 }
             }

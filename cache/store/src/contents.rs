@@ -5,8 +5,10 @@
 //! and the collector removes; nobody ever believes a file without a row.
 
 use std::{
-    fs, io,
-    path::{Path, PathBuf},
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::PermissionsExt,
+    path::Path,
 };
 
 use oci::Digest;
@@ -74,7 +76,7 @@ impl Contents<'_> {
             return Ok(());
         }
         let to = self.layout.content(kind, named);
-        give_name(lease, kind, from, &to).map_err(|e| Error::io("create", &to, e))?;
+        give_name(lease, kind, from, &to)?;
         let mut insert = self.connection.prepare_cached(
             "INSERT OR REPLACE INTO contents (kind, digest, size_bytes, boot, kept) VALUES (?1, ?2, ?3, ?4, 0)",
         )?;
@@ -84,16 +86,33 @@ impl Contents<'_> {
 }
 
 /// A folder can replace nothing but an empty one, so one that nobody believes is first moved to the lease's folder.
-fn give_name(lease: &Lease, kind: Kind, from: &Path, to: &PathBuf) -> io::Result<()> {
-    if kind != Kind::Folder {
-        return fs::rename(from, to);
-    }
-    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Err(Errno::EXIST) => {
-            fs::rename(to, lease.new_path())?;
-            fs::rename(from, to)
+fn give_name(lease: &Lease, kind: Kind, from: &Path, to: &Path) -> Result<()> {
+    let moved = match kind {
+        Kind::Blob | Kind::Tree => fs::rename(from, to),
+        Kind::Folder => match move_to(from, to) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                let aside = lease.new_path()?;
+                move_to(to, &aside).map_err(|e| Error::io("create", aside, e))?;
+                move_to(from, to)
+            }
+            moved => moved,
+        },
+    };
+    moved.map_err(|e| Error::io("create", to, e))
+}
+
+/// Gives a file or a folder a name that nothing has. That writes a folder's `..`, which a layer's own mode may forbid its
+/// owner.
+pub(crate) fn move_to(from: &Path, to: &Path) -> io::Result<()> {
+    let rename = || rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE);
+    match rename() {
+        Err(Errno::ACCESS) => {
+            let permissions = fs::symlink_metadata(from)?.permissions();
+            fs::set_permissions(from, Permissions::from_mode(permissions.mode() | 0o700))?;
+            rename()?;
+            fs::set_permissions(to, permissions)
         }
-        renamed => Ok(renamed?),
+        moved => Ok(moved?),
     }
 }
 

@@ -182,13 +182,11 @@ impl Error {
 
     /// Puts what SQLite said in its class.
     pub(crate) fn database(operation: &'static str, path: &Path, source: rusqlite::Error) -> Error {
-        use rusqlite::ErrorCode::{
-            CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, PermissionDenied, ReadOnly,
-        };
+        use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, NotADatabase, PermissionDenied, ReadOnly};
         let path = path.to_owned();
         match source.sqlite_error_code() {
             Some(DatabaseCorrupt | NotADatabase) => Error::Corrupt { path, source },
-            Some(DiskFull) => {
+            Some(_) if is_full(&source) => {
                 let free_bytes = free_bytes(&path);
                 Error::DiskFull { operation, path, free_bytes }
             }
@@ -232,6 +230,13 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// Whether SQLite ran out of space: in a write it says so, in growing its shared memory it says "I/O error" of that kind.
+fn is_full(error: &rusqlite::Error) -> bool {
+    let extended = error.sqlite_error().map(|error| error.extended_code);
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+        || extended == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
 }
 
 /// What this user may still write to the file system that holds `path`, or that would hold it.

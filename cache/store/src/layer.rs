@@ -60,7 +60,7 @@ impl Store {
         let manifest = layer.encode();
         let id = LayerId::of_manifest(Digest::of(&manifest));
         let content = origin.map(|origin| (origin, layer.content_digest()));
-        let aside = lease.new_path();
+        let aside = lease.new_path()?;
         fs::write(&aside, &manifest).map_err(|e| Error::io("write", &aside, e))?;
         {
             let _guard = self.no_collector()?;
@@ -74,7 +74,10 @@ impl Store {
                     None => Ok(()),
                 }
             })?;
-            lease.pin(Pin::Layer(id))?;
+            match folder {
+                Some(_) => lease.pin_layer(id)?,
+                None => lease.pin(Pin::Layer(id))?,
+            }
         }
         drop_rest(&aside)?;
         if let Some(folder) = folder {
@@ -91,7 +94,7 @@ impl Store {
         let _guard = self.no_collector()?;
         let here = self.ask("look up a layer", |contents| contents.has_layer(layer))?;
         if here {
-            lease.pin(Pin::Layer(*layer))?;
+            lease.pin_layer(*layer)?;
         }
         Ok(here)
     }
@@ -153,7 +156,7 @@ impl Store {
             })
         })?;
         if let Some(found) = &found {
-            lease.pin(Pin::Layer(found.layer))?;
+            lease.pin_layer(found.layer)?;
         }
         Ok(found)
     }

@@ -136,7 +136,7 @@ impl Store {
             Ok(None)
         })?;
         if let Some(layer) = found {
-            lease.pin(Pin::Layer(layer))?;
+            lease.pin_layer(layer)?;
         }
         Ok(found)
     }

@@ -36,9 +36,13 @@ struct Held {
     id: String,
     path: PathBuf,
     folder: PathBuf,
+    /// Whether the folder was made: a build that only looks makes none.
+    has_folder: Mutex<bool>,
     /// The open, locked file.
     file: File,
     pinned: Mutex<BTreeSet<Pin>>,
+    /// Of the layers that are named, those that were seen to be here: a layer is named from its manifest on.
+    here: Mutex<BTreeSet<LayerId>>,
     names: AtomicU64,
 }
 
@@ -130,10 +134,9 @@ impl Lease {
                 continue;
             }
             let folder = layout.tmp().join(&id);
-            let made = fs::DirBuilder::new().mode(0o700).create(&folder);
-            made.map_err(|e| Error::io("create", &folder, e))?;
-            let (pinned, names) = (Mutex::default(), AtomicU64::new(0));
-            return Ok(Lease(Arc::new(Held { id, path, folder, file, pinned, names })));
+            let (has_folder, names) = (Mutex::new(false), AtomicU64::new(0));
+            let (pinned, here) = (Mutex::default(), Mutex::default());
+            return Ok(Lease(Arc::new(Held { id, path, folder, has_folder, file, pinned, here, names })));
         }
     }
 
@@ -148,7 +151,7 @@ impl Lease {
     /// # Errors
     /// The folder cannot be made.
     pub fn new_folder(&self) -> Result<PathBuf> {
-        let path = self.new_path();
+        let path = self.new_path()?;
         let made = fs::DirBuilder::new().mode(0o755).create(&path);
         made.map_err(|e| Error::io("create", &path, e))?;
         Ok(path)
@@ -159,14 +162,21 @@ impl Lease {
     /// # Errors
     /// The file cannot be made.
     pub fn new_file(&self) -> Result<(PathBuf, File)> {
-        let path = self.new_path();
+        let path = self.new_path()?;
         let opened = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
         Ok((path.clone(), opened.map_err(|e| Error::io("create", path, e))?))
     }
 
     /// A path below the lease's folder that names nothing yet.
-    pub(crate) fn new_path(&self) -> PathBuf {
-        self.0.folder.join(self.0.names.fetch_add(1, Ordering::Relaxed).to_string())
+    pub(crate) fn new_path(&self) -> Result<PathBuf> {
+        let folder = &self.0.folder;
+        let mut made = self.0.has_folder.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*made {
+            let created = fs::DirBuilder::new().mode(0o700).create(folder);
+            created.map_err(|e| Error::io("create", folder, e))?;
+            *made = true;
+        }
+        Ok(folder.join(self.0.names.fetch_add(1, Ordering::Relaxed).to_string()))
     }
 
     /// Writes a file aside and gives it its name: it is there whole, or not at all.
@@ -189,9 +199,16 @@ impl Lease {
         Ok(())
     }
 
-    /// Whether this build has already named it: then it is there.
-    pub(crate) fn has_pinned(&self, pin: &Pin) -> bool {
-        self.0.pinned.lock().unwrap_or_else(PoisonError::into_inner).contains(pin)
+    /// Names a layer that is here: its manifest, and its folder or a blob.
+    pub(crate) fn pin_layer(&self, layer: LayerId) -> Result<()> {
+        self.pin(Pin::Layer(layer))?;
+        self.0.here.lock().unwrap_or_else(PoisonError::into_inner).insert(layer);
+        Ok(())
+    }
+
+    /// Whether this build has seen that the layer is here, so that it still is.
+    pub(crate) fn has_seen(&self, layer: &LayerId) -> bool {
+        self.0.here.lock().unwrap_or_else(PoisonError::into_inner).contains(layer)
     }
 }
 

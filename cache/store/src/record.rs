@@ -72,7 +72,7 @@ impl Store {
         let _guard = self.no_collector()?;
         self.change("add a record", Durability::Lazy, |contents| {
             for part in &record.result {
-                if !lease.has_pinned(&Pin::Layer(part.layer)) && !contents.has_layer(&part.layer)? {
+                if !lease.has_seen(&part.layer) && !contents.has_layer(&part.layer)? {
                     return Err(Error::MissingLayer(part.layer).into());
                 }
             }
@@ -204,8 +204,8 @@ pub(crate) fn parse(body: &str) -> std::result::Result<Record, Fault> {
 
 fn is_here(contents: &Contents<'_>, lease: &Lease, record: &Record) -> std::result::Result<bool, Fault> {
     for part in &record.result {
-        // What the lease names was seen, and nobody has taken it since: one look per layer and build.
-        if !lease.has_pinned(&Pin::Layer(part.layer)) && !contents.has_layer(&part.layer)? {
+        // One look per layer and build: nobody takes what the lease names.
+        if !lease.has_seen(&part.layer) && !contents.has_layer(&part.layer)? {
             return Ok(false);
         }
     }
@@ -214,5 +214,5 @@ fn is_here(contents: &Contents<'_>, lease: &Lease, record: &Record) -> std::resu
 
 fn pin(lease: &Lease, record: &Record) -> Result<()> {
     lease.pin(Pin::Record(record.definition_key))?;
-    record.result.iter().try_for_each(|part| lease.pin(Pin::Layer(part.layer)))
+    record.result.iter().try_for_each(|part| lease.pin_layer(part.layer))
 }

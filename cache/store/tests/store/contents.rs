@@ -4,10 +4,12 @@ use std::{
     fs,
     io::{Read, Write},
     ops::ControlFlow,
+    os::unix::fs::PermissionsExt,
 };
 
-use crate::fixture::{add_layer, count, layer, manifest, open};
+use crate::fixture::{add_layer, count, layer, manifest, open, record};
 use oci::{BlobDigest, DiffId, Digest, Epoch, MediaType, media_type::Compression};
+use rustix::thread::CapabilitySet;
 use store::{Codec, Download, Error, LayerBlob, LockName, Origin, Store};
 use tree::{Layer, LayerId};
 
@@ -166,6 +168,43 @@ fn a_folder_of_another_boot_is_replaced() {
     assert!(!store.has_layer(&lease, &id).expect("asked"));
     assert_eq!(add_layer(&store, &lease, "x", None), id);
     assert_eq!(fs::read_to_string(there.join("file")).expect("read"), "x");
+}
+
+#[test]
+fn a_layer_whose_own_mode_forbids_writing_is_moved_by_an_ordinary_user() {
+    // On a thread of its own: capabilities are a thread's.
+    let test = || {
+        let mut sets = rustix::thread::capabilities(None).expect("asked");
+        sets.effective.remove(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH);
+        rustix::thread::set_capabilities(None, sets).expect("dropped");
+        let folder = tempfile::tempdir().expect("a folder");
+        for boot in ["1", "2"] {
+            let store = open(folder.path(), boot);
+            let lease = store.lease().expect("a lease");
+            let (tree, upper) = layer(&lease, "x");
+            fs::set_permissions(&upper, fs::Permissions::from_mode(0o555)).expect("changed");
+            let id = store.commit_layer(&lease, &tree, Some(&upper), None).expect("added");
+            let there = store.layer_folder(&lease, &id).expect("asked").expect("here");
+            assert_eq!(fs::metadata(&there).expect("there").permissions().mode() & 0o7777, 0o555);
+            drop(lease);
+            assert_eq!(count(&store, "tmp") + count(&store, "leases"), 0, "the older one is gone");
+        }
+        open(folder.path(), "3").collect(&store::Collection::default()).expect("collected");
+        assert_eq!(fs::read_dir(folder.path().join("layers")).expect("listed").count(), 0);
+    };
+    std::thread::spawn(test).join().expect("passed");
+}
+
+#[test]
+fn a_layer_with_only_a_manifest_is_in_no_record() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path(), "1");
+    let lease = store.lease().expect("a lease");
+    let id = store.commit_layer(&lease, &manifest("x", 0), None, None).expect("added");
+    let refused = store.put_record(&lease, &record("make", &[id]));
+    assert!(matches!(refused, Err(Error::MissingLayer(layer)) if layer == id));
+    add_form(&store, &lease, &id, "gzip", b"blob");
+    store.put_record(&lease, &record("make", &[id])).expect("added");
 }
 
 fn add_form(store: &Store, lease: &store::Lease, id: &LayerId, codec: &str, blob: &[u8]) -> LayerBlob {

@@ -100,7 +100,7 @@ pub fn add_image(store: &Store, lease: &Lease, name: &str, layer: &[u8]) -> Desc
     Descriptor::of(MediaType::manifest(), &manifest.bytes())
 }
 
-/// How many names a folder of the state folder has.
+/// How many names a folder of the state folder has; none where it is not there.
 pub fn count(store: &Store, folder: &str) -> usize {
-    fs::read_dir(store.root().join(folder)).expect("a folder").count()
+    fs::read_dir(store.root().join(folder)).map_or(0, Iterator::count)
 }
