@@ -24,7 +24,8 @@ pub struct Machine {
 
 impl Client for Machine {
     fn context(&self, name: &str) -> io::Result<PathBuf> {
-        let folder = self.contexts.get(name).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let folder =
+            self.contexts.get(name).ok_or_else(|| io::Error::other("the Dockerfile came without one"))?;
         fs::canonicalize(folder)
     }
 

@@ -67,7 +67,14 @@ impl Engine {
         cancel: Cancel,
     ) -> Result<BuildOutcome, Error> {
         let effects = Arc::new(self.effects(client, sink)?);
-        build::build(effects, request, self.jobs, cancel).await
+        let built = build::build(effects, request, self.jobs, cancel).await;
+        if built.is_err() {
+            // What was finished is to be found again, also after a power cut. That it could not be flushed would hide
+            // why the build failed.
+            let store = self.store.clone();
+            let _flushed = tokio::task::spawn_blocking(move || store.keep()).await;
+        }
+        built
     }
 
     /// What the effects of one build share.
@@ -84,6 +91,7 @@ impl Engine {
             empty,
             contexts: Contexts::default(),
             images: Images::default(),
+            contents: Mutex::default(),
             said: Mutex::new(BTreeSet::new()),
         })
     }

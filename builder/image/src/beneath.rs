@@ -1,9 +1,6 @@
 //! Paths below an open folder, which no link can lead out of.
 
-use std::{
-    io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::{
     fs::{Mode, OFlags, ResolveFlags, openat, openat2},
@@ -37,27 +34,4 @@ pub(crate) fn open(root: BorrowedFd<'_>, path: &LayerPath, flags: OFlags) -> Res
 /// Opens a folder below `root`, to read it and to name what it holds.
 pub(crate) fn open_folder(root: BorrowedFd<'_>, path: &LayerPath) -> Result<OwnedFd, Errno> {
     open(root, path, OFlags::RDONLY | OFlags::DIRECTORY)
-}
-
-/// A name in an open folder as a path, for the calls on attributes, which take no folder's descriptor.
-pub(crate) fn proc_path(folder: impl AsFd, name: &[u8]) -> Vec<u8> {
-    [format!("/proc/self/fd/{}/", folder.as_fd().as_raw_fd()).as_bytes(), name].concat()
-}
-
-/// Calls with a buffer that grows until the result fits: attributes have no length that is known before.
-pub(crate) fn growing(
-    mut call: impl FnMut(&mut Vec<u8>) -> Result<usize, Errno>,
-) -> Result<Vec<u8>, io::Error> {
-    let mut buffer = vec![0; 256];
-    loop {
-        match call(&mut buffer) {
-            Ok(length) => {
-                buffer.truncate(length);
-                return Ok(buffer);
-            }
-            // The kernel takes no list or value above 64 KiB.
-            Err(Errno::RANGE) if buffer.len() < 1 << 17 => buffer.resize(buffer.len() * 4, 0),
-            Err(errno) => return Err(errno.into()),
-        }
-    }
 }

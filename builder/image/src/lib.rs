@@ -5,22 +5,23 @@
 //! an image. What it writes is deterministic: the same tree gives the same bytes, on any host, with any number of
 //! threads. What it reads is hostile.
 
-pub mod compress;
-pub mod contents;
-pub mod encode;
-pub mod layer_tar;
-pub mod overlay;
-mod pipe;
-pub mod tar;
 pub mod apply;
 pub mod assemble;
+mod attributes;
+mod beneath;
 pub mod blobs;
+pub mod compress;
+pub mod contents;
+pub mod copy;
 pub mod detect;
+pub mod diff;
+pub mod encode;
+pub mod folder;
+pub mod layer_tar;
 pub mod layout;
+pub mod overlay;
+mod pipe;
+pub mod scan;
+pub mod tar;
 pub mod validate;
 mod xz;
-mod beneath;
-pub mod copy;
-pub mod diff;
-pub mod folder;
-pub mod scan;

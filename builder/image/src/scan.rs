@@ -18,14 +18,14 @@ use oci::Digest;
 use rayon::prelude::*;
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Mode, OFlags, RawDir, Statx, StatxFlags, lgetxattr, llistxattr, makedev,
-        openat, readlinkat, statx,
+        AtFlags, CWD, FileType, Mode, OFlags, RawDir, Statx, StatxFlags, makedev, openat, readlinkat, statx,
     },
     io::Errno,
 };
 use tree::{BadPath, Kind, Layer, LayerPath, Mtime, Node};
 
 use crate::{
+    attributes::Attributes,
     beneath,
     overlay::{OverlayXattrs, is_overlay_xattr},
 };
@@ -282,19 +282,14 @@ impl Scanner<'_> {
     }
 
     /// The attributes of a snapshot's path that belong to an image, and whether overlayfs calls the folder opaque.
-    fn xattrs(
-        &self,
-        folder: &impl AsFd,
-        name: &[u8],
-        path: &LayerPath,
-    ) -> Result<(Xattrs, bool), ScanError> {
-        let link = beneath::proc_path(folder, name);
+    fn xattrs(&self, folder: &impl AsFd, name: &[u8], path: &LayerPath) -> Result<(Xattrs, bool), ScanError> {
+        let attributes = Attributes::of(folder, name).map_err(failed("open", path))?;
         let call = |call| {
             let path = path.clone();
             move |source| ScanError::Call { call, path, source }
         };
-        let get = |name: &[u8]| beneath::growing(|buffer| lgetxattr(&link[..], name, buffer.as_mut_slice()));
-        let listed = match beneath::growing(|buffer| llistxattr(&link[..], buffer.as_mut_slice())) {
+        let get = |name: &[u8]| attributes.get(name);
+        let listed = match attributes.list() {
             Err(error) if Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP) => Vec::new(),
             other => other.map_err(call("llistxattr"))?,
         };

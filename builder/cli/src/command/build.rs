@@ -110,7 +110,7 @@ fn request(arguments: &Build, text: DockerfileText) -> Result<(BuildRequest, Mac
     frontend.shm_size_bytes =
         arguments.shm_size.as_deref().map(|text| flags::size_bytes("--shm-size", text)).transpose()?;
     frontend.source_date_epoch = epoch()?;
-    machine.contexts.insert("context".to_owned(), text.context);
+    machine.contexts.extend(text.context.map(|context| ("context".to_owned(), context)));
     for value in &arguments.build_contexts {
         let (name, named) = named_context(value, &mut machine, &mut layouts)?;
         frontend.named_contexts.insert(name, named);

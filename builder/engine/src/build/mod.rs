@@ -59,8 +59,9 @@ pub(crate) async fn build(
     let epoch = lowered.source_date_epoch;
     let exporting = effects.clone();
     let exported = tokio::task::spawn_blocking(move || {
-        let exporter = Exporter { effects: &exporting, built: &built, tags: &request.tags, epoch };
-        export(&exporter, &request, &cancel)
+        let exporter =
+            Exporter { effects: &exporting, built: &built, tags: &request.tags, epoch, cancel: &cancel };
+        export(&exporter, &request)
     });
     exported.await.map_err(|error| Cause::Task(error.to_string()))?
 }
@@ -131,15 +132,15 @@ async fn make(
 }
 
 /// Writes all outputs; with none, the local store is one.
-fn export(exporter: &Exporter<'_>, request: &BuildRequest, cancel: &Cancel) -> Result<BuildOutcome, Error> {
+fn export(exporter: &Exporter<'_>, request: &BuildRequest) -> Result<BuildOutcome, Error> {
     let default = [Output::Store];
     let outputs = if request.outputs.is_empty() { &default[..] } else { &request.outputs };
     let mut outcome = BuildOutcome::default();
     for output in outputs {
-        if cancel.is_set() {
-            return Err(Error::Cancelled);
-        }
-        let set = exporter.write(output)?;
+        let set = match exporter.write(output) {
+            Err(Cause::Cancelled) => return Err(Error::Cancelled),
+            written => written?,
+        };
         // What was made is flushed before anything is called done or named.
         exporter.effects.store.keep()?;
         if let Some(set) = set {

@@ -5,7 +5,7 @@ use std::{
     io::Read,
     ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::PoisonError,
 };
 
 use image::{
@@ -100,9 +100,17 @@ impl Effects {
     /// Content identity of all layers of a result: what is in them, without times.
     pub(crate) fn content_of(&self, layers: &[ResultLayer]) -> Result<Digest, Cause> {
         let mut hasher = oci::Hasher::new();
+        let mut known = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
         for layer in layers {
-            let tree: Arc<tree::Layer> = self.store.tree(&layer.layer)?;
-            hasher.field(tree.content_digest().digest().raw());
+            let content = match known.get(&layer.layer) {
+                Some(content) => *content,
+                None => {
+                    let content = self.store.tree(&layer.layer)?.content_digest().digest();
+                    known.insert(layer.layer, content);
+                    content
+                }
+            };
+            hasher.field(content.raw());
         }
         Ok(hasher.finish())
     }

@@ -25,7 +25,7 @@ pub(crate) mod ssh;
 pub(crate) mod stack;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     ops::ControlFlow,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -35,6 +35,7 @@ use graph::{Ingredient, Op, Source, Vertex};
 use oci::Digest;
 use solver::DefinitionKey;
 use store::{Lease, LockName, Store, Waiting};
+use tree::LayerId;
 
 use crate::{
     cancel::Cancel,
@@ -57,6 +58,8 @@ pub(crate) struct Effects {
     pub(crate) empty: PathBuf,
     pub(crate) contexts: context::Contexts,
     pub(crate) images: pull::Images,
+    /// Content digests of layers that were asked for: a base's is the same at every step.
+    pub(crate) contents: Mutex<BTreeMap<LayerId, Digest>>,
     pub(crate) said: Mutex<BTreeSet<String>>,
 }
 

@@ -128,7 +128,8 @@ impl Exporter<'_> {
         let contents = Folder::open(&folder).map_err(Cause::io("open", &folder))?;
         let mut writer = store.blob_writer(lease)?;
         let options = TarOptions { epoch: self.epoch, verify: false };
-        let encoded = encode_layer(&*store.tree(id)?, &contents, options, form.codec, &mut writer)?;
+        let mut out = self.stoppable(&mut writer);
+        let encoded = encode_layer(&*store.tree(id)?, &contents, options, form.codec, &mut out)?;
         writer.commit(Some(&encoded.blob.digest()))?;
         let blob = LayerBlob {
             diff_id: encoded.diff_id,

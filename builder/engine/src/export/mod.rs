@@ -14,6 +14,7 @@ use oci::{Epoch, Platform, Reference};
 
 use crate::{
     build::internal::Internal,
+    cancel::Cancel,
     effect::Effects,
     error::Cause,
     request::{Destination, ImageForm, Output},
@@ -33,11 +34,38 @@ pub(crate) struct Exporter<'a> {
     pub(crate) built: &'a [Built],
     pub(crate) tags: &'a [Reference],
     pub(crate) epoch: Option<Epoch>,
+    pub(crate) cancel: &'a Cancel,
+}
+
+/// Stops writing when the build is to stop: the file is then thrown away.
+struct Stoppable<'a> {
+    out: &'a mut dyn Write,
+    cancel: &'a Cancel,
+}
+
+impl Write for Stoppable<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.cancel.is_set() { Err(std::io::Error::other("cancelled")) } else { self.out.write(bytes) }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
+    }
 }
 
 impl Exporter<'_> {
     /// Writes to one output. The images that were put together for it, where it is one of images.
     pub(crate) fn write(&self, output: &Output) -> Result<Option<ImageSet>, Cause> {
+        let written = self.write_one(output);
+        if self.cancel.is_set() { Err(Cause::Cancelled) } else { written }
+    }
+
+    /// `out`, but it fails once the build is to stop.
+    fn stoppable<'s>(&'s self, out: &'s mut dyn Write) -> Stoppable<'s> {
+        Stoppable { out, cancel: self.cancel }
+    }
+
+    fn write_one(&self, output: &Output) -> Result<Option<ImageSet>, Cause> {
         match output {
             Output::CacheOnly => Ok(None),
             Output::Store => {
@@ -102,10 +130,10 @@ impl Exporter<'_> {
         write: impl FnOnce(&mut dyn Write) -> Result<(), Cause>,
     ) -> Result<(), Cause> {
         match to {
-            Destination::Path(path) => aside::write(path, write),
+            Destination::Path(path) => aside::write(path, |out| write(&mut self.stoppable(out))),
             Destination::Stdout => {
                 let mut out = std::io::stdout().lock();
-                write(&mut out)?;
+                write(&mut self.stoppable(&mut out))?;
                 out.flush().map_err(Cause::io("write", "standard output"))
             }
         }

@@ -11,8 +11,8 @@ use std::{
 use rustix::{
     fs::{
         AtFlags, CWD, Dev, Dir, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
-        XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr, ftruncate, futimens, linkat, lsetxattr,
-        makedev, mkdirat, mknodat, openat, symlinkat, unlinkat, utimensat,
+        XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr, ftruncate, futimens, linkat, makedev,
+        mkdirat, mknodat, openat, symlinkat, unlinkat, utimensat,
     },
     io::Errno,
 };
@@ -20,7 +20,8 @@ use tree::{Kind, LayerPath, Mtime, Node};
 
 use super::{ApplyError, ApplyOptions, Ownership};
 use crate::{
-    beneath::{self, proc_path},
+    attributes::Attributes,
+    beneath,
     overlay::{OverlayXattrs, is_overlay_xattr},
 };
 
@@ -141,8 +142,7 @@ impl Disk {
             chmodat(folder, name, mode, AtFlags::empty()).map_err(failed("fchmodat", path))?;
         }
         for (attribute, value) in own_xattrs(node) {
-            let link = proc_path(&*parent, name);
-            let set = lsetxattr(&link[..], attribute, value, XattrFlags::empty());
+            let set = Attributes::of(&*parent, name).and_then(|attributes| attributes.set(attribute, value));
             accept_xattr(set).map_err(failed("lsetxattr", path))?;
         }
         utimensat(folder, name, &times(node.mtime), AtFlags::SYMLINK_NOFOLLOW)
@@ -177,18 +177,16 @@ impl Disk {
     /// Gives a folder its owner, mode, attributes and time.
     pub(super) fn set_folder(&mut self, path: &LayerPath, node: &Node) -> Result<(), ApplyError> {
         let folder = open_folder(&self.root, path).map_err(failed("open", path))?;
-        let link = proc_path(&folder, b".");
+        let attributes = Attributes::of(&folder, b".").map_err(failed("open", path))?;
         if self.ownership == Ownership::Real {
             chownat(&folder, ".", uid(node), gid(node), AtFlags::empty())
                 .map_err(failed("fchownat", path))?;
         }
         for (name, value) in own_xattrs(node) {
-            let set = lsetxattr(&link[..], name, value, XattrFlags::empty());
-            accept_xattr(set).map_err(failed("lsetxattr", path))?;
+            accept_xattr(attributes.set(name, value)).map_err(failed("lsetxattr", path))?;
         }
         if node.kind == (Kind::Directory { opaque: true }) {
-            let set = lsetxattr(&link[..], self.overlay.opaque(), b"y", XattrFlags::empty());
-            set.map_err(failed("lsetxattr", path))?;
+            attributes.set(self.overlay.opaque(), b"y").map_err(failed("lsetxattr", path))?;
         }
         utimensat(&folder, ".", &times(node.mtime), AtFlags::empty()).map_err(failed("utimensat", path))?;
         // Last: it may take our own right to search the folder away.

@@ -1,6 +1,9 @@
 //! The destination of a file op while it is being changed.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    ops::Bound::{Excluded, Unbounded},
+};
 
 use tree::{Kind, Layer, LayerPath, Mtime, Node, Stack};
 
@@ -175,10 +178,10 @@ impl<'a> Target<'a> {
     }
 
     fn forget_below(&mut self, path: &LayerPath) {
-        let below = self.placed.range(path.clone()..).map(|(below, _)| below);
-        let below = below.skip_while(|below| *below == path);
+        let bytes = path.as_bytes();
+        let after = self.placed.range::<[u8], _>((Excluded(bytes), Unbounded)).map(|(below, _)| below);
         // Siblings such as `a.b` sort between `a` and `a/b`.
-        let near = below.take_while(|below| below.as_bytes().starts_with(path.as_bytes()));
+        let near = after.take_while(|below| below.as_bytes().starts_with(bytes));
         let below: Vec<LayerPath> = near.filter(|below| below.below(path).is_some()).cloned().collect();
         for path in below {
             self.placed.remove(&path);
@@ -186,20 +189,26 @@ impl<'a> Target<'a> {
     }
 
     pub(super) fn finish(self) -> Plan {
-        let mut layer = Layer::default();
-        let mut contents = BTreeMap::new();
         let mut groups: BTreeMap<u64, Vec<LayerPath>> = BTreeMap::new();
-        for (path, placed) in self.placed {
+        for (path, placed) in &self.placed {
             if let Some(group) = placed.group {
                 groups.entry(group).or_default().push(path.clone());
             }
-            if let Some(content) = placed.content {
-                contents.insert(path.clone(), content);
-            }
-            layer.entries.insert(path, Node { hardlink: None, ..placed.node });
         }
-        layer.link(groups.into_values());
-        contents.retain(|path, _| layer.get(path).is_some_and(|node| node.hardlink.is_none()));
+        let mut contents = Vec::new();
+        let entries = self.placed.into_iter().map(|(path, placed)| {
+            contents.extend(placed.content.map(|content| (path.clone(), content)));
+            (path, Node { hardlink: None, ..placed.node })
+        });
+        let mut layer = Layer { entries: entries.collect() };
+        let mut contents: BTreeMap<LayerPath, ContentSource> = contents.into_iter().collect();
+        let groups = groups.into_values().filter(|names| names.len() > 1);
+        let groups: Vec<Vec<LayerPath>> = groups.collect();
+        // The bytes of an inode are written once, for its first name; names are in path order.
+        for other in groups.iter().flat_map(|names| &names[1..]) {
+            contents.remove(other);
+        }
+        layer.link(groups);
         Plan { layer, contents }
     }
 }

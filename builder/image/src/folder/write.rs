@@ -10,8 +10,8 @@ use rayon::prelude::*;
 use rustix::{
     fs::{
         AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat,
-        chownat, fchmod, fchown, fsetxattr, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat,
-        symlinkat, utimensat,
+        chownat, fchmod, fchown, fsetxattr, futimens, linkat, makedev, mkdirat, mknodat, openat, symlinkat,
+        utimensat,
     },
     io::Errno,
 };
@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     apply::Ownership,
+    attributes::Attributes,
     beneath,
     copy::{ContentSource, Plan},
     overlay::is_overlay_xattr,
@@ -219,8 +220,7 @@ impl<'a> Writer<'a> {
             chmodat(folder, name, mode, AtFlags::empty()).map_err(failed("fchmodat", path))?;
         }
         for (attribute, value) in own_xattrs(node) {
-            let link = beneath::proc_path(folder, name);
-            let set = lsetxattr(&link[..], attribute, value, XattrFlags::empty());
+            let set = Attributes::of(folder, name).and_then(|attributes| attributes.set(attribute, value));
             accept_xattr(set).map_err(failed("lsetxattr", path))?;
         }
         utimensat(folder, name, &times(node.mtime), AtFlags::SYMLINK_NOFOLLOW)

@@ -236,31 +236,48 @@ impl Files {
 }
 
 /// Where each regular file of an archive is. Contents are not read; a later member of a name replaces an earlier one.
+/// A link is one more name of a member: archives of old Dockers name layers so that two images share.
 fn members(file: &mut File, path: &str, length: u64) -> Result<BTreeMap<LayerPath, (u64, u64)>, LayoutError> {
     let failed = |source| LayoutError::File { path: path.to_owned(), source };
-    let mut members = BTreeMap::new();
+    let (mut members, mut links) = (BTreeMap::new(), BTreeMap::new());
     let mut at = 0;
     loop {
         file.seek(SeekFrom::Start(at)).map_err(failed)?;
         let mut reader = Reader::new(BufReader::new(&mut *file));
         let entry =
             reader.next_entry().map_err(|source| LayoutError::Archive { path: path.to_owned(), source })?;
-        let Some(entry) = entry else { return Ok(members) };
+        let Some(entry) = entry else { break };
         let start = at + reader.position();
         let mut size = 0;
         if let EntryKind::File { size: stored } = entry.kind {
             if !reader.is_contiguous() || start.saturating_add(stored) > length {
-                let why =
-                    format!("its member `{}` has holes or is cut off", String::from_utf8_lossy(&entry.path));
+                let name = String::from_utf8_lossy(&entry.path);
+                let why = format!("its member `{name}` has holes or is cut off");
                 return Err(LayoutError::NotALayout { path: path.to_owned(), why });
             }
             size = stored;
-            if let Ok(name) = LayerPath::parse(&entry.path) {
-                members.insert(name, (start, size));
-            }
         }
         at = start + size + padding(size);
+        // A name that leaves the archive names nothing in it.
+        let Ok(name) = LayerPath::parse(&entry.path) else { continue };
+        let folder = name.parent().unwrap_or_default();
+        let target = match &entry.kind {
+            EntryKind::File { .. } => {
+                members.insert(name, (start, size));
+                continue;
+            }
+            EntryKind::HardLink { target } => LayerPath::parse(target),
+            EntryKind::Symlink { target } => LayerPath::parse(&[folder.as_bytes(), b"/", target].concat()),
+            _ => continue,
+        };
+        links.extend(target.ok().map(|target| (name, target)));
     }
+    for (name, target) in links {
+        if let Some(found) = members.get(&target).copied() {
+            members.entry(name).or_insert(found);
+        }
+    }
+    Ok(members)
 }
 
 /// A part of a file, read without moving the file's own position.

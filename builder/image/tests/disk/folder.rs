@@ -241,7 +241,7 @@ fn a_tree_is_removed_however_deep_and_no_further() {
     make(outside.path(), "precious");
     make(folder.path(), "t/ t/closed/ t/closed/f");
     symlink(outside.path(), folder.path().join("t/out")).expect("linked");
-    fs::set_permissions(folder.path().join("t/closed"), fs::Permissions::from_mode(0)).expect("set");
+    fs::set_permissions(folder.path().join("t/closed"), fs::Permissions::from_mode(0o0)).expect("set");
     // Deeper than a path may be long, and than descriptors may be open.
     let mut inner =
         rustix::fs::openat(CWD, folder.path().join("t"), rustix::fs::OFlags::RDONLY, Mode::empty())

@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use crate::archive::{Made, everything, has, is_root, run};
+use crate::archive::{Made, archive, everything, file, hard_link, has, is_root, run, symlink};
 use image::{
     assemble::{Dialect, Image, ImageLayer, assemble, assemble_index},
     blobs::{BlobSource, Chained, closure},
@@ -274,6 +274,30 @@ fn archives_of_docker_are_read() {
             assert_eq!(Digest::of(&tar), diff_id.digest());
         }
     }
+}
+
+#[test]
+fn links_in_an_archive_are_names() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("old.tar");
+    let saved =
+        br#"[{"Config":"c.json","RepoTags":null,"Layers":["a/layer.tar","b/layer.tar","c/layer.tar"]}]"#;
+    let members = [
+        file("manifest.json", saved),
+        file("c.json", b"{}"),
+        file("a/layer.tar", b"bytes"),
+        symlink("b/layer.tar", "../a/layer.tar"),
+        hard_link("c/layer.tar", "a/layer.tar"),
+        symlink("d/layer.tar", "../../a/layer.tar"),
+    ];
+    fs::write(&path, archive(&members)).expect("written");
+    let opened = DockerArchive::open(&path).expect("opened");
+    for layer in &opened.images()[0].layers {
+        let mut bytes = Vec::new();
+        opened.layer(layer).expect(layer).read_to_end(&mut bytes).expect("read");
+        assert_eq!(bytes, b"bytes", "{layer}");
+    }
+    assert!(opened.layer("d/layer.tar").is_err(), "a link out of the archive");
 }
 
 #[test]

@@ -18,8 +18,8 @@ pub struct DockerfileText {
     pub shown: String,
     /// Its bytes.
     pub bytes: Vec<u8>,
-    /// The main context.
-    pub context: PathBuf,
+    /// The main context; none where the Dockerfile came alone on standard input.
+    pub context: Option<PathBuf>,
     /// Patterns of the context's ignore file.
     pub ignore: Vec<String>,
 }
@@ -39,7 +39,7 @@ impl DockerfileText {
         if from_stdin {
             let bytes = read_all(io::stdin().lock(), "standard input")?;
             let ignore = ignore_of(&context, None)?;
-            return Ok(DockerfileText { shown: "-".to_owned(), bytes, context, ignore });
+            return Ok(DockerfileText { shown: "-".to_owned(), bytes, context: Some(context), ignore });
         }
         let path = match &arguments.file {
             Some(path) => path.clone(),
@@ -49,7 +49,7 @@ impl DockerfileText {
         let file = fs::File::open(&path).map_err(|error| missing(&path, &error))?;
         let bytes = read_all(file, &shown)?;
         let ignore = ignore_of(&context, Some(&path))?;
-        Ok(DockerfileText { shown, bytes, context, ignore })
+        Ok(DockerfileText { shown, bytes, context: Some(context), ignore })
     }
 
     /// `kiln build -`: a Dockerfile without a context.
@@ -61,9 +61,7 @@ impl DockerfileText {
         if bytes.starts_with(&[0x1f, 0x8b]) || bytes.get(257..262) == Some(b"ustar") {
             return Err(Failure::usage("an archive as context on standard input is not supported yet"));
         }
-        // A name that no folder has: whatever the Dockerfile copies from its context is missing.
-        let context = PathBuf::from("/proc/self/fdinfo/no-context");
-        Ok(DockerfileText { shown: "-".to_owned(), bytes, context, ignore: Vec::new() })
+        Ok(DockerfileText { shown: "-".to_owned(), bytes, context: None, ignore: Vec::new() })
     }
 }
 

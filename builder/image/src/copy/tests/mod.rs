@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use ::tree::{Kind, Layer, LayerPath, Mtime, Node, Stack, glob::Pattern};
 use oci::Digest;
 
+mod any;
+
 use super::*;
 
 const BUILD: Mtime = Mtime { seconds: 9, nanoseconds: 0 };
