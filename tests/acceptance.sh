@@ -11,7 +11,8 @@ mkdir -p "$out"
 "$top/tests/peers/docker.sh" start "$work/docker"
 # shellcheck source=/dev/null
 . "$work/docker/env"
-podman=(podman --root "$out/podman" --runroot "$out/podman-run" --cgroup-manager=cgroupfs --runtime runc)
+# Without docker.sh's settings, which podman would read too.
+podman=(env -u DOCKER_CONFIG -u DOCKER_HOST podman --root "$out/podman" --runroot "$out/podman-run" --cgroup-manager=cgroupfs --runtime runc)
 limits=(--ulimit nofile=4096:4096 --ulimit nproc=4096:4096 --network host)
 ended() {
   "$top/tests/peers/docker.sh" stop "$work/docker"
@@ -51,7 +52,8 @@ for name; do
   accept "$name, skopeo copy of the Docker archive" skopeo copy "docker-archive:$docker" "dir:$out/$name.dir"
   accept "$name, umoci unpack" unpacked "$out/$name.layout:1" "$out/$name.bundle" "$(program "$name")"
   accept "$name, podman load of the OCI archive" "${podman[@]}" load -q -i "$oci"
-  accept "$name, podman run" "$name/check.sh" "${podman[@]}" run --rm "${limits[@]}" "accepted-$name:1"
+  loaded=$(sed -n 's/^Loaded image: //p' "$out/log")
+  accept "$name, podman run" "$name/check.sh" "${podman[@]}" run --rm "${limits[@]}" "$loaded"
   accept "$name, docker load" docker load -q -i "$docker"
   accept "$name, docker run" "$name/check.sh" docker run --rm --network host "accepted-$name:1"
   accept "$name, docker load of the OCI archive" docker load -q -i "$oci"

@@ -132,6 +132,8 @@ def together(kiln, work):
 def main():
     kiln, work, *names = sys.argv[1:]
     work = Path(work)
+    # What an earlier run has built would answer the edits of this one.
+    shutil.rmtree(work / "cache-state", ignore_errors=True)
     for name in names or EDITS:
         check(kiln, work, name)
     together(kiln, work)

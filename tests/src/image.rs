@@ -134,13 +134,15 @@ fn line(entry: &mut tar::Entry<'_, &[u8]>) -> io::Result<String> {
     let path = entry.path_bytes().escape_ascii().to_string();
     let link = entry.link_name_bytes().map(|name| name.escape_ascii().to_string()).unwrap_or_default();
     let header = entry.header();
-    let device = format!("{}:{}", header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0));
+    let device = |header: &tar::Header| -> io::Result<String> {
+        Ok(format!(" {}:{}", header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)))
+    };
     let (kind, rest) = match header.entry_type() {
         EntryType::Directory => ("dir", String::new()),
         EntryType::Symlink => ("symlink", format!(" -> {link}")),
         EntryType::Link => ("hardlink", format!(" => {link}")),
-        EntryType::Char => ("char", format!(" {device}")),
-        EntryType::Block => ("block", format!(" {device}")),
+        EntryType::Char => ("char", device(header)?),
+        EntryType::Block => ("block", device(header)?),
         EntryType::Fifo => ("fifo", String::new()),
         _ => {
             let mut bytes = Vec::new();

@@ -79,15 +79,26 @@ impl Place {
             .to_archive(&self.archive(archive))
     }
 
-    fn start(&self, root: &Path, archive: &str) -> Child {
+    fn start(&self, root: &Path, archive: &str) -> Started {
         let mut command = self.build(root, archive).command();
         command.stdout(Stdio::null()).stderr(Stdio::piped());
-        command.spawn().expect("the program was built")
+        Started(command.spawn().expect("the program was built"))
     }
 
     fn assert_nothing_left(&self, root: &Path, when: &str) {
         let left = traces::left_by(root, &self.marker);
         assert!(left.is_empty(), "{when}, left behind:\n{}", left.join("\n"));
+    }
+}
+
+/// A build in the background; killed when dropped, so that a test that fails leaves nothing running.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // It has ended by itself, or the test has failed already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -101,18 +112,16 @@ fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
 }
 
 /// Waits for a child, at most `seconds`; its standard error without progress, and its exit status.
-fn finish(mut child: Child, seconds: u64) -> (String, std::process::ExitStatus) {
-    let started = Instant::now();
+fn finish(mut started: Started, seconds: u64) -> (String, std::process::ExitStatus) {
+    let child = &mut started.0;
+    let since = Instant::now();
     let pipe = child.stderr.take().expect("started with a pipe");
     let reader = std::thread::spawn(move || std::io::read_to_string(pipe).unwrap_or_default());
     loop {
         if let Some(status) = child.try_wait().expect("it is our child") {
             return (reader.join().expect("reading does not panic"), status);
         }
-        if started.elapsed() > Duration::from_secs(seconds) {
-            child.kill().expect("it is our child");
-            panic!("still running after {seconds} s");
-        }
+        assert!(since.elapsed() < Duration::from_secs(seconds), "still running after {seconds} s");
         sleep(Duration::from_millis(5));
     }
 }
@@ -141,7 +150,7 @@ COPY tree /tree
 RUN : {marker}; mkdir /many && for i in $(seq 200); do echo $i > /many/$i; done; sleep 0.1
 RUN : {marker}; rm -r /many/1* && ln -s many /link && sleep 0.1
 FROM busybox AS two
-RUN : {marker}; head -c 3000000 /dev/zero > /zeros; sleep 0.1; chown -R 5:6 /etc
+RUN : {marker}; head -c 3000000 /dev/zero > /zeros; sleep 0.1; chown -R 5:6 /var
 RUN --mount=type=cache,target=/cache : {marker}; echo x >> /cache/x; sleep 0.1; echo done > /done
 FROM busybox
 COPY --from=one /many /many
@@ -170,10 +179,9 @@ fn killed_at_any_instant() {
     for number in 0..setting("KILN_KILLS", 10) {
         let root = place.folder.path().join(format!("root-{number}"));
         let wait = instants.next() * seconds * 1.1;
-        let mut child = place.start(&root, "image.tar");
+        let build = place.start(&root, "image.tar");
         sleep(Duration::from_secs_f64(wait));
-        child.kill().expect("it is our child");
-        child.wait().expect("it is our child");
+        drop(build);
         let when = format!("kill {number}, after {wait:.3} s of {seconds:.3} s");
         place.assert_nothing_left(&root, &when);
 
@@ -225,13 +233,13 @@ fn interrupted() {
         return;
     }
     for (signal, status) in [(Signal::INT, 130), (Signal::TERM, 130)] {
-        let place = Place::new("FROM busybox\nRUN echo kept > /kept\nRUN : {marker}; sleep 600\n");
+        let place = Place::new("FROM busybox\nRUN echo kept > /kept\nRUN : {marker}; sleep 600; :\n");
         let root = place.root();
-        let child = place.start(&root, "image.tar");
-        let id = Pid::from_child(&child);
+        let build = place.start(&root, "image.tar");
+        let id = Pid::from_child(&build.0);
         wait_until("the step to run", || traces::is_running(&format!(": {}", place.marker)));
         kill_process(id, signal).expect("it runs");
-        let (stderr, ended) = finish(child, 20);
+        let (stderr, ended) = finish(build, 20);
         assert_eq!(
             ended.code(),
             Some(status),
@@ -275,7 +283,7 @@ fn full_disk() {
         return;
     }
     let place = Place::new(
-        "FROM busybox\nRUN echo kept > /kept\nRUN : {marker}; head -c 60000000 /dev/urandom > /large\n",
+        "FROM busybox\nRUN echo kept > /kept\nRUN : {marker}; dd if=/dev/urandom of=/large bs=1000000 count=60\n",
     );
     let root = place.root();
     fs::create_dir(&root).expect("its parent is empty");
@@ -370,6 +378,7 @@ fn in_an_empty_chroot() {
             "/context",
         ])
         .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .stdin(Stdio::null())
         .output()
         .expect("chroot is there");

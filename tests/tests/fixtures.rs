@@ -22,11 +22,15 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 fn main() {
     let arguments = Arguments::from_args();
-    let trials = cases().into_iter().flat_map(|(name, folder)| {
-        let twice = folder.clone();
-        [trial(name.clone(), folder, check), trial(format!("twice/{name}"), twice, check_twice)]
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit();
+    let mut trials = Vec::new();
+    for (name, folder) in cases() {
+        // A case of several builds is about the cache, and may ask the clock to show which steps ran.
+        if Case::read(&folder).is_ok_and(|case| case.first.exit == 0 && case.then.is_empty()) {
+            trials.push(trial(format!("twice/{name}"), folder.clone(), check_twice));
+        }
+        trials.push(trial(name, folder, check));
+    }
+    libtest_mimic::run(&arguments, trials).exit();
 }
 
 fn trial(name: String, folder: PathBuf, check: fn(&Path) -> Result<(), Failed>) -> Trial {
@@ -58,12 +62,9 @@ fn first_lack(folder: &Path) -> Result<Option<String>, Failed> {
     Ok(Case::read(folder)?.needs.iter().find_map(|need| machine::lacks(need)))
 }
 
-/// Builds a case's first build two times in different surroundings; a case that fails has no image to compare.
+/// Builds a case two times in different surroundings; the images must have one digest.
 fn check_twice(folder: &Path) -> Result<(), Failed> {
     let case = Case::read(folder)?;
-    if case.first.exit != 0 {
-        return Ok(());
-    }
     let mut digests = Vec::new();
     for (zone, mask, cores) in [("UTC", "022", "0"), ("Pacific/Chatham", "077", "0-1")] {
         let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;

@@ -112,6 +112,9 @@ pub struct Build {
     /// Allow what RUN steps ask for: network.host, security.insecure
     #[arg(long = "allow", value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub allow: Vec<String>,
+    /// Say of every step that runs why it was not cached
+    #[arg(long)]
+    pub explain: bool,
     /// Run at most this many steps at once
     #[arg(long, value_name = "N")]
     pub jobs: Option<usize>,

@@ -49,6 +49,12 @@ impl Failure {
         Failure { status: 1, kind: Kind::Usage(message.into(), None) }
     }
 
+    /// A command that could not be started: the exit status says why, as a shell's does.
+    pub fn of_run(error: Error) -> Failure {
+        let status = error.command_status().unwrap_or(error.exit_status());
+        Failure { status, ..Failure::from(error) }
+    }
+
     /// The whole message, with an excerpt of `source` where it points into it.
     pub fn render(&self, source: &Source, colour: bool, width: usize) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() }.term_width(width);

@@ -66,7 +66,7 @@ impl Engine {
         sink: SharedSink,
         cancel: Cancel,
     ) -> Result<BuildOutcome, Error> {
-        let effects = Arc::new(self.effects(client, sink)?);
+        let effects = Arc::new(self.effects(client, sink, request.explain)?);
         let built = build::build(effects, request, self.jobs, cancel).await;
         if built.is_err() {
             // What was finished is to be found again, also after a power cut. That it could not be flushed would hide
@@ -78,7 +78,12 @@ impl Engine {
     }
 
     /// What the effects of one build share.
-    pub(crate) fn effects(&self, client: Arc<dyn Client>, sink: SharedSink) -> Result<Effects, Cause> {
+    pub(crate) fn effects(
+        &self,
+        client: Arc<dyn Client>,
+        sink: SharedSink,
+        explain: bool,
+    ) -> Result<Effects, Cause> {
         let lease = self.store.lease()?;
         let empty = lease.new_folder()?;
         Ok(Effects {
@@ -89,6 +94,7 @@ impl Engine {
             sink,
             clock: self.clock.clone(),
             empty,
+            explain,
             contexts: Contexts::default(),
             images: Images::default(),
             contents: Mutex::default(),

@@ -203,6 +203,18 @@ impl Cause {
 }
 
 impl Error {
+    /// What `kiln run` exits with when its command could not be started: 127 where there is none, 126 where it cannot be
+    /// executed, as shells and Docker have it.
+    pub fn command_status(&self) -> Option<u8> {
+        match self {
+            Error::Other(cause) => match cause.as_ref() {
+                Cause::Sandbox(error) => error.exit_code(),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Exit status: 2 when the Dockerfile is wrong, 130 when the build was stopped, else 1.
     pub fn exit_status(&self) -> u8 {
         match self {

@@ -19,6 +19,8 @@ pub struct BuildRequest {
     pub tags: Vec<Reference>,
     /// `--output`; empty puts the image into the local store.
     pub outputs: Vec<Output>,
+    /// `--explain`: say of every step that runs why no result of it was found.
+    pub explain: bool,
     /// `--pull`: ask the registry even where the local store has the image.
     pub pull: bool,
 }

@@ -28,11 +28,11 @@ pub fn diff(
 
 /// What of an upper folder's manifest differs from the layers below it.
 ///
-/// Overlayfs copies a file up when it is opened for writing and a folder when something in it is, whether anything changes or
-/// not. So a file stays only if its content, metadata or time differs, and a folder if its mode, owner or attributes do, or if it
-/// holds something that stays; its time alone is no change. A whiteout stays only over something, an opaque mark only
-/// where it hides something. The root stays if its mode or owner differs. All this is as in BuildKit's differ, but for the
-/// root, which that never takes.
+/// Overlayfs copies a file up when it is opened for writing and a folder when something in it is, whether
+/// anything changes or not. So a file stays only if its content, metadata or time differs, and a folder if
+/// its mode, owner or attributes do, or if it holds something that stays; its time alone is no change. A
+/// whiteout stays only over something, an opaque mark only where it hides something. The root stays if its
+/// mode or owner differs. All this is as in BuildKit's differ, but for the root, which that never takes.
 pub fn changes(upper: Layer, lower: &Stack) -> Layer {
     // Below an opaque folder there is nothing to compare with.
     let is_opaque = |node: &Node| node.kind == Kind::Directory { opaque: true };

@@ -1,8 +1,9 @@
 //! A tree manifest and the bytes of its files → a folder.
 //!
-//! The form is overlayfs's upper folder, with whiteouts and opaque marks, or a plain folder for `-o type=local`. Every call names
-//! an open folder's descriptor and one name in it and follows no link, so that nothing is written outside. Owners, modes, attributes
-//! and times are set in the order in which the kernel leaves them alone: a folder's time after all that is put into it.
+//! The form is overlayfs's upper folder, with whiteouts and opaque marks, or a plain folder for `-o
+//! type=local`. Every call names an open folder's descriptor and one name in it and follows no link, so that
+//! nothing is written outside. Owners, modes, attributes and times are set in the order in which the kernel
+//! leaves them alone: a folder's time after all that is put into it.
 
 mod bytes;
 mod remove;
@@ -41,7 +42,8 @@ impl SourceFolder {
         Ok(SourceFolder { root: open_root(folder)?, verify: false })
     }
 
-    /// A folder that others may write to, such as a context: what is read from it is compared with the manifest's digests.
+    /// A folder that others may write to, such as a context: what is read from it is compared with the
+    /// manifest's digests.
     ///
     /// # Errors
     /// When there is no such folder.
@@ -70,7 +72,8 @@ pub enum Form {
         /// Whether owners and devices are put on disk.
         ownership: Ownership,
     },
-    /// Plain files, owned by whoever runs this. What is in the way is replaced, folders are merged; the root folder itself stays as it is.
+    /// Plain files, owned by whoever runs this. What is in the way is replaced, folders are merged; the root
+    /// folder itself stays as it is.
     Export,
 }
 
@@ -134,7 +137,8 @@ pub fn write_plan(
     write::Writer::new(root, plan, inputs, form).write()
 }
 
-/// Writes what a stack of layers looks like into `folder`, for `-o type=local`. `folders` are the layers', bottom first.
+/// Writes what a stack of layers looks like into `folder`, for `-o type=local`. `folders` are the layers',
+/// bottom first.
 ///
 /// Returns the paths that were left out: devices, where they may not be made.
 ///

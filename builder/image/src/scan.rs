@@ -1,10 +1,12 @@
 //! A folder on disk → its tree manifest.
 //!
-//! Two kinds of folder are scanned. A *context* is the user's: who owns its files and what attributes they have are facts of the
-//! user's machine and stay out. A *snapshot* is what a step left, and is taken as it is.
+//! Two kinds of folder are scanned. A *context* is the user's: who owns its files and what attributes they
+//! have are facts of the user's machine and stay out. A *snapshot* is what a step left, and is taken as it
+//! is.
 //!
-//! Folders are read in parallel, each by a descriptor of its own opened below the root without following links, so that nothing
-//! that changes meanwhile can lead the scan elsewhere. A file is only opened when its content has no known digest.
+//! Folders are read in parallel, each by a descriptor of its own opened below the root without following
+//! links, so that nothing that changes meanwhile can lead the scan elsewhere. A file is only opened when its
+//! content has no known digest.
 
 mod hash;
 mod reach;
@@ -35,14 +37,14 @@ pub use reach::Reach;
 /// What kind of folder is scanned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// A build context. Everything is owned by 0:0 and has no extended attributes, the root folder has mode 0755. As BuildKit
-    /// has it, a socket is an empty file and a block device a character device.
+    /// A build context. Everything is owned by 0:0 and has no extended attributes, the root folder has mode
+    /// 0755. As BuildKit has it, a socket is an empty file and a block device a character device.
     Context,
-    /// A root file system, or a folder of one. Of the extended attributes only `security.capability` is kept, as in BuildKit's
-    /// layers; sockets are left out.
+    /// A root file system, or a folder of one. Of the extended attributes only `security.capability` is kept,
+    /// as in BuildKit's layers; sockets are left out.
     Snapshot,
-    /// As a snapshot, but overlayfs's upper folder: its whiteouts and opaque folders, marked by these attributes, become those of
-    /// the manifest.
+    /// As a snapshot, but overlayfs's upper folder: its whiteouts and opaque folders, marked by these
+    /// attributes, become those of the manifest.
     Upper(OverlayXattrs),
 }
 
@@ -281,7 +283,8 @@ impl Scanner<'_> {
         Ok(Some(Node { kind, mode, uid: stat.stx_uid, gid: stat.stx_gid, mtime, xattrs, hardlink: None }))
     }
 
-    /// The attributes of a snapshot's path that belong to an image, and whether overlayfs calls the folder opaque.
+    /// The attributes of a snapshot's path that belong to an image, and whether overlayfs calls the folder
+    /// opaque.
     fn xattrs(&self, folder: &impl AsFd, name: &[u8], path: &LayerPath) -> Result<(Xattrs, bool), ScanError> {
         let attributes = Attributes::of(folder, name).map_err(failed("open", path))?;
         let call = |call| {
@@ -299,7 +302,8 @@ impl Scanner<'_> {
             if attribute == b"security.capability" {
                 kept.insert(attribute.to_vec(), get(attribute).map_err(call("lgetxattr"))?);
             }
-            // Marks of the other kind of mount are leftovers of a lower layer that was itself an upper folder.
+            // Marks of the other kind of mount are leftovers of a lower layer that was itself an upper
+            // folder.
             let Purpose::Upper(marks) = self.options.purpose else { continue };
             if attribute == marks.opaque().as_bytes() {
                 opaque = get(attribute).map_err(call("lgetxattr"))? == b"y";

@@ -201,7 +201,7 @@ impl Error {
     pub fn help(&self) -> Option<String> {
         match self {
             Error::DiskFull { path, .. } => Some(format!(
-                "free space on the file system of `{}` (`kiln prune`), or put the state folder elsewhere with `--root DIR`",
+                "free space on the file system of `{}` , or put the state folder elsewhere with `--root DIR`",
                 path.display()
             )),
             Error::NotWritable { .. } => {

@@ -1,7 +1,8 @@
 //! Reads a tree manifest's bytes, which may come from anywhere.
 //!
-//! What it accepts encodes to the same bytes again, so that a manifest's digest and its meaning cannot drift apart. Memory
-//! is bounded by [`MAX_PATH_BYTES`]: paths that share nearly all their bytes are the only part that can grow in reading.
+//! What it accepts encodes to the same bytes again, so that a manifest's digest and its meaning cannot drift
+//! apart. Memory is bounded by [`MAX_PATH_BYTES`]: paths that share nearly all their bytes are the only part
+//! that can grow in reading.
 
 use std::collections::BTreeMap;
 
@@ -77,8 +78,8 @@ impl Layer {
     /// Reads what [`Layer::encode`] wrote.
     ///
     /// # Errors
-    /// [`BadLayer`] for all other bytes. Never panics; takes time linear in `bytes` and memory as the module's
-    /// documentation says.
+    /// [`BadLayer`] for all other bytes. Never panics; takes time linear in `bytes` and memory as the
+    /// module's documentation says.
     pub fn decode(bytes: &[u8]) -> Result<Layer, BadLayer> {
         let mut reader = Reader { bytes, at: 0, path: Vec::new(), seconds: 0, path_bytes: 0 };
         let format = reader.byte()?;

@@ -1,8 +1,8 @@
 //! The bytes of a tree manifest.
 //!
-//! They name a layer in the store and travel to other machines, so there is exactly one encoding of each layer, and
-//! the reader refuses every other. Paths are sorted, so each is written as what it shares with the one before it
-//! and the rest; that, and times as differences, make a manifest of 40,000 files about 2 MB.
+//! They name a layer in the store and travel to other machines, so there is exactly one encoding of each
+//! layer, and the reader refuses every other. Paths are sorted, so each is written as what it shares with the
+//! one before it and the rest; that, and times as differences, make a manifest of 40,000 files about 2 MB.
 //!
 //! | Part | Form |
 //! |---|---|

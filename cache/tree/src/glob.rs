@@ -1,11 +1,12 @@
 //! Wildcards as Go has them, because Dockerfiles are written for Go's.
 //!
-//! Two dialects share the parts: [`Glob`] is `filepath.Match`, the wildcards of `COPY` and `ADD` sources, in which `**` is
-//! no more than `*`; [`Pattern`] is moby's patternmatcher, the language of `.dockerignore`, `--exclude` and
-//! `COPY --parents`, in which `**` crosses folders and a match of a folder is one of all below it.
+//! Two dialects share the parts: [`Glob`] is `filepath.Match`, the wildcards of `COPY` and `ADD` sources, in
+//! which `**` is no more than `*`; [`Pattern`] is moby's patternmatcher, the language of `.dockerignore`,
+//! `--exclude` and `COPY --parents`, in which `**` crosses folders and a match of a folder is one of all
+//! below it.
 //!
-//! Matching keeps a set of places reached in the text, so that it takes time proportional to pattern times text and
-//! no pattern can be made to explode.
+//! Matching keeps a set of places reached in the text, so that it takes time proportional to pattern times
+//! text and no pattern can be made to explode.
 
 /// A pattern that Go's `filepath.Match` calls bad.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,8 +31,8 @@ pub fn contains_wildcard(pattern: &[u8]) -> bool {
     false
 }
 
-/// A compiled `filepath.Match` pattern: `*` any bytes but `/`, `?` one character but `/`, `[a-z]`, `[^a-z]` one character,
-/// which may be `/`, and `\x` the character x.
+/// A compiled `filepath.Match` pattern: `*` any bytes but `/`, `?` one character but `/`, `[a-z]`, `[^a-z]`
+/// one character, which may be `/`, and `\x` the character x.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob(Vec<Part>);
 
@@ -237,7 +238,8 @@ mod tests {
 
     #[test]
     fn globs_match_as_go_does() {
-        // Pattern, text, whether it matches: the table of Go's path/filepath/match_test.go, and classes across slashes.
+        // Pattern, text, whether it matches: the table of Go's path/filepath/match_test.go, and classes
+        // across slashes.
         for (pattern, text, expected) in [
             ("abc", "abc", true),
             ("*", "abc", true),

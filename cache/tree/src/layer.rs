@@ -13,8 +13,8 @@ use crate::{LayerPath, Node, encode};
 
 /// The tree manifest of one layer: sorted by path bytes, because `readdir(3)` promises no order.
 ///
-/// Folders on the way to an entry may be missing: then a lower layer is expected to have them; where none has,
-/// [`Stack::complete`](crate::Stack::complete) adds them.
+/// Folders on the way to an entry may be missing: then a lower layer is expected to have them; where none
+/// has, [`Stack::complete`](crate::Stack::complete) adds them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layer {
     /// The entries. The root folder, where the layer sets its mode or owner, is the empty path.
@@ -52,8 +52,8 @@ impl ContentDigest {
         self.0
     }
 
-    /// Says that `digest` identifies content: for one that was written down with [`ContentDigest::digest`], or
-    /// made of several.
+    /// Says that `digest` identifies content: for one that was written down with [`ContentDigest::digest`],
+    /// or made of several.
     pub fn of_content(digest: Digest) -> ContentDigest {
         ContentDigest(digest)
     }
@@ -123,8 +123,8 @@ impl Layer {
         sizes.fold(0, u64::saturating_add)
     }
 
-    /// Sets [`Node::hardlink`] in each group of names of one inode: in the first in path order to none, in the
-    /// others to that first name. A group of one name is no group.
+    /// Sets [`Node::hardlink`] in each group of names of one inode: in the first in path order to none, in
+    /// the others to that first name. A group of one name is no group.
     ///
     /// Names that the layer does not hold are ignored.
     pub fn link(&mut self, groups: impl IntoIterator<Item = Vec<LayerPath>>) {

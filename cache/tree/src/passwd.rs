@@ -1,9 +1,10 @@
 //! Users and groups of an image, by its own `/etc/passwd` and `/etc/group`.
 //!
-//! Two questions with two answers, and the difference is BuildKit's: `USER` and the user of a `RUN` fail on a name that is not
-//! there, `--chown` takes 0.
+//! Two questions with two answers, and the difference is BuildKit's: `USER` and the user of a `RUN` fail on a
+//! name that is not there, `--chown` takes 0.
 
-/// The accounts of an image: what its passwd and group files say. Lines that cannot be read count as far as they can be.
+/// The accounts of an image: what its passwd and group files say. Lines that cannot be read count as far as
+/// they can be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accounts {
     users: Vec<Account>,
@@ -82,7 +83,8 @@ impl Accounts {
         let (user, group) = user.split_once(':').unwrap_or((user, ""));
         let user = if user.is_empty() { "0" } else { user };
         let mut identity = Identity { uid: 0, gid: 0, groups: Vec::new(), home: b"/".to_vec() };
-        // With both ids as numbers BuildKit asks no file, but the home folder is still looked up by the runtime.
+        // With both ids as numbers BuildKit asks no file, but the home folder is still looked up by the
+        // runtime.
         let named = self.users.iter().find(|account| account.name == user.as_bytes());
         let wanted = number(user.as_bytes());
         let account = named.or_else(|| self.users.iter().find(|account| wanted == Some(account.uid)));
@@ -113,8 +115,8 @@ impl Accounts {
 
     /// Who owns what `--chown=owner` copies: `user`, `user:group`, `uid`, `uid:gid` or `:group`.
     ///
-    /// A number without a group is both ids. A name that is not there is 0, for a group what the user gave; a number above
-    /// 2147483647 is read as a name. All three are BuildKit's.
+    /// A number without a group is both ids. A name that is not there is 0, for a group what the user gave; a
+    /// number above 2147483647 is read as a name. All three are BuildKit's.
     pub fn chown(&self, owner: &str) -> (u32, u32) {
         let (user, group) = owner.split_once(':').unwrap_or((owner, ""));
         let (mut uid, mut gid) = (0, 0);

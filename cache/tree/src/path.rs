@@ -4,8 +4,8 @@ use std::{borrow::Borrow, fmt};
 
 /// A path below a root: relative, normalised, any bytes but NUL.
 ///
-/// Has no leading or trailing slash, no empty part, no `.` and no `..`, so that nothing can leave the root by it.
-/// The root itself is the empty path. Ordered by its bytes, which is the order of a layer's tar.
+/// Has no leading or trailing slash, no empty part, no `.` and no `..`, so that nothing can leave the root by
+/// it. The root itself is the empty path. Ordered by its bytes, which is the order of a layer's tar.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct LayerPath(Vec<u8>);
 
@@ -32,7 +32,8 @@ impl LayerPath {
         LayerPath::default()
     }
 
-    /// Cleans a path as archives and Dockerfiles write it: leading slashes, `.` and empty parts vanish, and `a/../b` is `b`.
+    /// Cleans a path as archives and Dockerfiles write it: leading slashes, `.` and empty parts vanish, and
+    /// `a/../b` is `b`.
     ///
     /// # Errors
     /// [`BadPath`] where `..` would climb above the root, or the kernel would not take the path.
@@ -40,7 +41,8 @@ impl LayerPath {
         LayerPath::clean(bytes, false)
     }
 
-    /// As [`LayerPath::parse`], but `..` at the root stays there, as it does in a chroot and in a `COPY` source.
+    /// As [`LayerPath::parse`], but `..` at the root stays there, as it does in a chroot and in a `COPY`
+    /// source.
     ///
     /// # Errors
     /// [`BadPath`] where the kernel would not take the path.
@@ -112,7 +114,8 @@ impl LayerPath {
     /// This path and one more part.
     ///
     /// # Panics
-    /// Never for a `name` that came from a directory or another [`LayerPath`]; debug builds check that it is one part.
+    /// Never for a `name` that came from a directory or another [`LayerPath`]; debug builds check that it is
+    /// one part.
     pub fn join(&self, name: &[u8]) -> LayerPath {
         debug_assert!(!name.is_empty() && !name.contains(&b'/') && !name.contains(&0));
         let mut path = self.0.clone();
@@ -125,7 +128,11 @@ impl LayerPath {
 
     /// This path followed by all parts of `below`.
     pub fn append(&self, below: &LayerPath) -> LayerPath {
-        below.parts().fold(self.clone(), |path, part| path.join(part))
+        match (self.is_root(), below.is_root()) {
+            (_, true) => self.clone(),
+            (true, _) => below.clone(),
+            _ => LayerPath([self.as_bytes(), b"/", below.as_bytes()].concat()),
+        }
     }
 
     /// The parts, outermost first; none for the root.

@@ -27,10 +27,11 @@ pub enum ResolveError {
 }
 
 impl Stack {
-    /// Where `path` leads: every symbolic link among its folders is followed, and with `follow_last` that at its end.
+    /// Where `path` leads: every symbolic link among its folders is followed, and with `follow_last` that at
+    /// its end.
     ///
-    /// Absolute targets start at the root of the stack and `..` stops there. What does not exist is kept as it stands, so that a
-    /// dangling link gives its target.
+    /// Absolute targets start at the root of the stack and `..` stops there. What does not exist is kept as
+    /// it stands, so that a dangling link gives its target.
     ///
     /// # Errors
     /// [`ResolveError`] for a circle and for targets that are no path.
@@ -45,7 +46,8 @@ impl Stack {
     }
 }
 
-/// As [`Stack::resolve`], for any file system: `target` gives a symbolic link's target, and `None` for all else.
+/// As [`Stack::resolve`], for any file system: `target` gives a symbolic link's target, and `None` for all
+/// else.
 ///
 /// # Errors
 /// As [`Stack::resolve`].

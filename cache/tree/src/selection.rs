@@ -1,8 +1,8 @@
 //! The content identity of what a `COPY` source or a mount can see.
 //!
-//! It decides whether a step runs again after something below it changed, so it takes in all that the step can tell apart
-//! and, short of that, as little as possible: not the layers that the files come from, not times, not what a link that is copied
-//! as a link points to.
+//! It decides whether a step runs again after something below it changed, so it takes in all that the step
+//! can tell apart and, short of that, as little as possible: not the layers that the files come from, not
+//! times, not what a link that is copied as a link points to.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,8 @@ pub struct Selector<'a> {
     pub wildcard: bool,
     /// Whether a symbolic link at the path's own end is followed. Links on the way to it always are.
     pub follow_links: bool,
-    /// If given, takes only the paths below the chosen folder for which this is true, with the folders above them.
+    /// If given, takes only the paths below the chosen folder for which this is true, with the folders above
+    /// them.
     pub include: Option<&'a dyn Fn(&LayerPath) -> bool>,
     /// Leaves out the paths below the chosen folder for which this is true.
     pub exclude: Option<&'a dyn Fn(&LayerPath) -> bool>,
@@ -38,11 +39,11 @@ impl<'a> Selector<'a> {
 }
 
 impl Stack {
-    /// Digest of all that `selector` can see: names below the selection, types, modes, owners, contents, links, devices, xattrs
-    /// and which names are one inode. Not times, layers, or where the selection lies.
+    /// Digest of all that `selector` can see: names below the selection, types, modes, owners, contents,
+    /// links, devices, xattrs and which names are one inode. Not times, layers, or where the selection lies.
     ///
-    /// For a wildcard, the names that it matched count too. A path that does not exist, and a wildcard that matches nothing,
-    /// have values of their own.
+    /// For a wildcard, the names that it matched count too. A path that does not exist, and a wildcard that
+    /// matches nothing, have values of their own.
     ///
     /// # Errors
     /// [`ResolveError`] where the path's links go in a circle.
@@ -62,9 +63,9 @@ impl Stack {
         Ok(ContentDigest::of_content(hasher.finish()))
     }
 
-    /// The paths that a source names, in the order of a walk: itself where it has no wildcard, whether it exists or not; else
-    /// what it matches below its last folder without wildcards, in which links are followed. A pattern that Go calls bad
-    /// matches nothing.
+    /// The paths that a source names, in the order of a walk: itself where it has no wildcard, whether it
+    /// exists or not; else what it matches below its last folder without wildcards, in which links are
+    /// followed. A pattern that Go calls bad matches nothing.
     ///
     /// # Errors
     /// [`ResolveError`] where the folder's links go in a circle, or `path` is none.
@@ -112,7 +113,8 @@ impl Stack {
         }
         let entries: Vec<Entry<'_>> = self.walk(path);
         let mut taken: BTreeMap<LayerPath, &Entry<'_>> = BTreeMap::new();
-        // From the end, so that a folder follows what it holds: an excluded one stays if something below it does.
+        // From the end, so that a folder follows what it holds: an excluded one stays if something below it
+        // does.
         for entry in entries.iter().rev() {
             let below = entry.path.below(path).unwrap_or_default();
             let include = below.is_root()

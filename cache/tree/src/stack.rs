@@ -1,7 +1,8 @@
 //! Layers on top of each other, seen as one file system, without making one.
 //!
-//! A path belongs to the topmost layer that speaks of it. A whiteout, an opaque folder and anything that is no folder
-//! hide what lower layers hold below the same path (image-spec, layer.md § Whiteouts; the kernel's overlayfs agrees).
+//! A path belongs to the topmost layer that speaks of it. A whiteout, an opaque folder and anything that is
+//! no folder hide what lower layers hold below the same path (image-spec, layer.md § Whiteouts; the kernel's
+//! overlayfs agrees).
 
 use std::{
     collections::BTreeMap,
@@ -32,8 +33,8 @@ pub struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// Which inode this is a name of: the layer, and the inode's first name there. Names of one inode are equal in this;
-    /// hard links do not cross layers.
+    /// Which inode this is a name of: the layer, and the inode's first name there. Names of one inode are
+    /// equal in this; hard links do not cross layers.
     pub fn inode(&self) -> (usize, &LayerPath) {
         (self.layer, self.node.hardlink.as_ref().unwrap_or(&self.path))
     }
@@ -57,10 +58,11 @@ impl Stack {
         &self.layers
     }
 
-    /// What is at `path`, and the index of the layer that says so. Symlinks are not followed; the path's folders must be
-    /// real ones: see [`Stack::resolve`].
+    /// What is at `path`, and the index of the layer that says so. Symlinks are not followed; the path's
+    /// folders must be real ones: see [`Stack::resolve`].
     ///
-    /// The root is always a folder. A folder that no layer describes is one of mode 0755 owned by root in layer 0.
+    /// The root is always a folder. A folder that no layer describes is one of mode 0755 owned by root in
+    /// layer 0.
     pub fn lookup(&self, path: &LayerPath) -> Option<(usize, &Node)> {
         let floor = self.floor(path);
         for (index, layer) in self.layers.iter().enumerate().skip(floor).rev() {
@@ -87,7 +89,8 @@ impl Stack {
         floor
     }
 
-    /// The topmost layer, from `floor` up, that hides what layers under it hold below `folder`; `floor` if none.
+    /// The topmost layer, from `floor` up, that hides what layers under it hold below `folder`; `floor` if
+    /// none.
     fn hider(&self, folder: &[u8], floor: usize) -> usize {
         let hides = |layer: &Arc<Layer>| {
             let found = layer.entries.get(folder);
@@ -118,8 +121,8 @@ impl Stack {
         entries.map(|(name, (layer, node))| Entry { path: folder.join(name), layer, node }).collect()
     }
 
-    /// All that is visible at and below `from`, sorted by path; the root itself only where a layer describes it.
-    /// Empty where there is nothing.
+    /// All that is visible at and below `from`, sorted by path; the root itself only where a layer describes
+    /// it. Empty where there is nothing.
     pub fn walk(&self, from: &LayerPath) -> Vec<Entry<'_>> {
         let floor = self.floor(from);
         // Within one layer nothing is hidden, so that the lowest is taken whole.
@@ -162,8 +165,8 @@ impl Stack {
         entries
     }
 
-    /// The one layer that looks as this stack does. Opaque flags and whiteouts have gone; hard links remain among the
-    /// names that are still visible.
+    /// The one layer that looks as this stack does. Opaque flags and whiteouts have gone; hard links remain
+    /// among the names that are still visible.
     pub fn flatten(&self) -> Layer {
         let walked = self.walk(&LayerPath::root());
         let mut groups: BTreeMap<(usize, &LayerPath), Vec<LayerPath>> = BTreeMap::new();
@@ -189,11 +192,11 @@ impl Stack {
         flat
     }
 
-    /// Adds to `layer`, which is to come on top of this stack, the folders of its entries that neither has: mode 0755,
-    /// owned by root, mtime 0, as a reader of its archive makes them.
+    /// Adds to `layer`, which is to come on top of this stack, the folders of its entries that neither has:
+    /// mode 0755, owned by root, mtime 0, as a reader of its archive makes them.
     ///
-    /// A path of `layer` that lies below its own whiteout makes that whiteout an opaque folder: the archive deleted and made
-    /// anew.
+    /// A path of `layer` that lies below its own whiteout makes that whiteout an opaque folder: the archive
+    /// deleted and made anew.
     pub fn complete(&self, layer: &mut Layer) {
         let mut missing: BTreeMap<LayerPath, Node> = BTreeMap::new();
         let mut done: Option<LayerPath> = None;
@@ -239,8 +242,8 @@ impl Stack {
     }
 }
 
-/// Calls `found` with the name of each child that `layer` has in `folder`, and its node, or none where the layer only has
-/// something below the child. A name may come twice.
+/// Calls `found` with the name of each child that `layer` has in `folder`, and its node, or none where the
+/// layer only has something below the child. A name may come twice.
 fn for_each_child<'a>(
     layer: &'a Layer,
     folder: &LayerPath,

@@ -131,6 +131,7 @@ fn request(arguments: &Build, text: DockerfileText) -> Result<(BuildRequest, Mac
         layouts,
         tags: tags(&arguments.tags)?,
         outputs: outputs(arguments)?,
+        explain: arguments.explain,
         pull: arguments.pull,
     };
     Ok((request, machine))

@@ -22,7 +22,7 @@ use crate::{
 /// Runs; the exit status is the command's own.
 pub async fn run(engine: &Engine, arguments: Run) -> Result<u8, Failure> {
     let request = request(&arguments)?;
-    let container = engine.start(request, Arc::new(Machine::default())).await?;
+    let container = engine.start(request, Arc::new(Machine::default())).await.map_err(Failure::of_run)?;
     forward_signals(&container)?;
     let raw = match container.terminal().map_err(machine_failure)? {
         Some(terminal) => Some(attach(terminal, &container, arguments.interactive)?),

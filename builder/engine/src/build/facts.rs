@@ -62,6 +62,9 @@ async fn image(
     }
     let held = HeldDocuments(effects.clone());
     let resolved = effects.registry.resolve(reference, platform, Some(&held)).await?;
+    if let Some(index) = &resolved.index {
+        effects.store.add_blob(&effects.lease, &index.bytes)?;
+    }
     effects.store.add_blob(&effects.lease, &resolved.manifest_bytes)?;
     effects.store.add_blob(&effects.lease, &resolved.config_bytes)?;
     let place = Place::Registry(reference.clone());

@@ -66,6 +66,27 @@ impl Effects {
         Ok(hasher.finish())
     }
 
+    /// Says in a step's log why no result of it was found: what differs from the nearest one that there was.
+    pub(crate) fn explain(&self, job: &Job) -> Result<(), Cause> {
+        let (Some((_, now)), about) = (&job.definition, &job.vertex.about) else { return Ok(()) };
+        let op = OpDigest::of(&job.vertex.op).digest();
+        let why = match self.store.nearest(&op, &about.stage, written(&about.name))? {
+            _ if about.ignore_cache => "the cache was not asked".to_owned(),
+            None => "it never ran before".to_owned(),
+            Some(record) => {
+                let before = record.ingredients.iter();
+                let before: Vec<_> =
+                    before.map(|i| graph::Ingredient::new(i.name.as_str(), i.value.as_str())).collect();
+                match key::changed(&before, now).as_slice() {
+                    [] => "its earlier result is gone".to_owned(),
+                    names => format!("{} changed", names.join(", ")),
+                }
+            }
+        };
+        self.say(job.digest, &format!("not cached: {why}\n"));
+        Ok(())
+    }
+
     /// Keeps the layer that a step made on top of `below`, or adopts an equal one that the same operation made before.
     pub(crate) fn keep_layer(
         &self,
@@ -108,7 +129,7 @@ impl Effects {
             duration_ms: now.milliseconds_since(ran.started),
             peak_memory_bytes: ran.peak_memory_bytes,
             stage: job.vertex.about.stage.clone(),
-            instruction: job.vertex.about.instruction.clone(),
+            instruction: written(&job.vertex.about.name).to_owned(),
         };
         Ok(self.store.put_record(&self.lease, &record)?)
     }
@@ -125,6 +146,11 @@ impl Effects {
             _ => Ok(None),
         }
     }
+}
+
+/// The instruction as it was written, without the stage and the count that progress puts before it.
+fn written(name: &str) -> &str {
+    name.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map_or(name, |(_, instruction)| instruction)
 }
 
 /// The content identity of a part of a tree.

@@ -56,6 +56,8 @@ pub(crate) struct Effects {
     pub(crate) clock: Clock,
     /// An empty folder, for overlays without layers.
     pub(crate) empty: PathBuf,
+    /// Whether steps say why they run.
+    pub(crate) explain: bool,
     pub(crate) contexts: context::Contexts,
     pub(crate) images: pull::Images,
     /// Content digests of layers that were asked for: a base's is the same at every step.
@@ -105,6 +107,9 @@ impl Effects {
             }
             None => None,
         };
+        if self.explain {
+            self.explain(job)?;
+        }
         match &job.vertex.op {
             Op::Exec(exec) => self.exec(exec, job),
             Op::File(file) => self.file(file, job),

@@ -21,6 +21,7 @@ use tree::LayerId;
 
 use super::{Effects, Job};
 use crate::{
+    cancel::Cancel,
     error::Cause,
     progress::{Event, Status},
     result::VertexResult,
@@ -73,13 +74,16 @@ impl Effects {
                 place,
             });
         }
+        // Downloads that nobody waits for any more end with this function.
+        let over = SetOnDrop(Cancel::new());
         let mut blobs = Vec::new();
         for descriptor in &image.manifest.layers {
             let (effects, image, descriptor) = (self.clone(), image.clone(), descriptor.clone());
-            let (vertex, cancel) = (job.digest, job.cancel.clone());
+            let (vertex, cancel, over) = (job.digest, job.cancel.clone(), over.0.clone());
             blobs.push(tokio::spawn(async move {
                 tokio::select! {
-                    blob = effects.fetch(&image.place, &descriptor, vertex) => blob,
+                    blob = effects.fetch(&image.place, &descriptor, vertex, &cancel) => blob,
+                    () = over.wait() => Err(Cause::Cancelled),
                     () = cancel.wait() => Err(Cause::Cancelled),
                 }
             }));
@@ -103,9 +107,10 @@ impl Effects {
         place: &Place,
         descriptor: &Descriptor,
         vertex: Digest,
+        cancel: &Cancel,
     ) -> Result<BlobFile, Cause> {
         match place {
-            Place::Registry(reference) => self.download(reference, descriptor, vertex).await,
+            Place::Registry(reference) => self.download(reference, descriptor, vertex, cancel).await,
             Place::Store => {
                 let digest = descriptor.digest;
                 self.clone()
@@ -127,11 +132,14 @@ impl Effects {
         reference: &Reference,
         descriptor: &Descriptor,
         vertex: Digest,
+        cancel: &Cancel,
     ) -> Result<BlobFile, Cause> {
-        let digest = descriptor.digest;
+        let (digest, stop) = (descriptor.digest, cancel.clone());
         let begun = self.clone().blocking(move |effects| {
-            let found =
-                effects.store.download(&effects.lease, &digest, &mut |_| ControlFlow::Continue(()))?;
+            let found = effects.store.download(&effects.lease, &digest, &mut |_| match stop.is_set() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            })?;
             found.ok_or(Cause::Cancelled)
         });
         let mut partial = match begun.await? {
@@ -217,6 +225,15 @@ impl Effects {
         let codec = Codec(format!("{PULLED}{}", descriptor.digest));
         self.store.add_layer_blob(&self.lease, &id, &codec, &form)?;
         Ok(id)
+    }
+}
+
+/// Sets a cancellation when it goes out of scope.
+struct SetOnDrop(Cancel);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.set();
     }
 }
 

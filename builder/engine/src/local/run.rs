@@ -116,7 +116,7 @@ impl Engine {
     /// # Errors
     /// There is no such image, user or command.
     pub async fn start(&self, request: RunRequest, client: Arc<dyn Client>) -> Result<Container, Error> {
-        let effects = Arc::new(self.effects(client, Arc::new(Silent))?);
+        let effects = Arc::new(self.effects(client, Arc::new(Silent), false)?);
         let image = self.find(&effects.lease, &request.image)?;
         let config = Arc::new(image.config);
         let known = KnownImage { manifest: image.manifest, config: config.clone(), place: Place::Store };

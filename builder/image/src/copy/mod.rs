@@ -1,8 +1,9 @@
 //! `COPY`, `ADD` and the other file actions, planned from tree manifests alone.
 //!
-//! A [`Plan`] is so complete that writing it, as a folder or as an archive, leaves nothing to decide. It is what BuildKit's file
-//! backend would have done to a mounted file system, worked out without one; where its rules surprise, the function that
-//! follows them says so. One [`Planner`] takes all actions of one file op, each seeing what those before it did.
+//! A [`Plan`] is so complete that writing it, as a folder or as an archive, leaves nothing to decide. It is
+//! what BuildKit's file backend would have done to a mounted file system, worked out without one; where its
+//! rules surprise, the function that follows them says so. One [`Planner`] takes all actions of one file op,
+//! each seeing what those before it did.
 //!
 //! | File | Question |
 //! |---|---|
@@ -60,7 +61,8 @@ pub struct Input<'a> {
     pub stack: &'a Stack,
     /// Its number, which [`ContentSource::File`] repeats.
     pub index: usize,
-    /// If the stack's top layer was itself only planned, its plan: its contents are then taken from where it has them.
+    /// If the stack's top layer was itself only planned, its plan: its contents are then taken from where it
+    /// has them.
     pub planned: Option<&'a Plan>,
 }
 
@@ -74,8 +76,8 @@ pub struct CopySpec<'a> {
     pub chown: Option<(u32, u32)>,
     /// Mode of all that is made; else copies keep theirs and new folders have 0755.
     pub chmod: Option<Chmod<'a>>,
-    /// Leaves out paths below a source folder, given relative to it. Must be true for all below an excluded folder that no
-    /// exception brings back. A source that is itself a file is never left out.
+    /// Leaves out paths below a source folder, given relative to it. Must be true for all below an excluded
+    /// folder that no exception brings back. A source that is itself a file is never left out.
     pub exclude: Option<&'a dyn Fn(&LayerPath) -> bool>,
     /// Modification time of the folders that have to be made.
     pub created: Mtime,
@@ -130,8 +132,8 @@ impl Source {
         }
     }
 
-    /// A source of `COPY --parents`: what is before `/./` is where to look, what is after it is both what to copy and where to
-    /// put it. It must exist if it has no wildcard.
+    /// A source of `COPY --parents`: what is before `/./` is where to look, what is after it is both what to
+    /// copy and where to put it. It must exist if it has no wildcard.
     ///
     /// # Errors
     /// [`BadPattern`] where the part after the pivot is none.
@@ -250,15 +252,16 @@ pub struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// Begins on this file system. For `COPY --link` it is empty, so that no link of the real one is followed.
+    /// Begins on this file system. For `COPY --link` it is empty, so that no link of the real one is
+    /// followed.
     pub fn new(destination: &'a Stack) -> Planner<'a> {
         Planner { target: Target::new(destination) }
     }
 
     /// Copies.
     ///
-    /// As in BuildKit, each match is a copy of its own: two files without a slash on the destination go to the same file, and hard
-    /// links are kept within one match only.
+    /// As in BuildKit, each match is a copy of its own: two files without a slash on the destination go to
+    /// the same file, and hard links are kept within one match only.
     ///
     /// # Errors
     /// [`CopyError`]; what was planned before stays.
@@ -333,8 +336,8 @@ pub fn plan(destination: &Stack, source: &Stack, spec: &CopySpec<'_>) -> Result<
     Ok(planner.finish())
 }
 
-/// The resolved paths that a source names, for the caller to find out which of them are archives. A path that does not exist is
-/// among them.
+/// The resolved paths that a source names, for the caller to find out which of them are archives. A path that
+/// does not exist is among them.
 ///
 /// # Errors
 /// As [`Planner::copy`] for the source.

@@ -11,8 +11,8 @@ use super::{ContentSource, CopyError, Plan};
 
 /// A file system and the layer that is being made on top of it.
 ///
-/// Above everything that the layer holds, it holds the folders too, as they are in the file system: that is what overlayfs's
-/// upper folder looks like, and BuildKit's layers with it.
+/// Above everything that the layer holds, it holds the folders too, as they are in the file system: that is
+/// what overlayfs's upper folder looks like, and BuildKit's layers with it.
 pub(super) struct Target<'a> {
     base: &'a Stack,
     placed: BTreeMap<LayerPath, Placed>,
@@ -144,7 +144,8 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Makes a resolved path a folder, with all folders above it that are missing. What is there already stays as it is.
+    /// Makes a resolved path a folder, with all folders above it that are missing. What is there already
+    /// stays as it is.
     pub(super) fn mkdir_all(
         &mut self,
         path: &LayerPath,

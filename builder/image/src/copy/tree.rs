@@ -8,10 +8,11 @@ use super::{Chmod, ContentSource, CopyError, CopySpec, Destination, Input, Sourc
 
 /// Plans the copy of one match.
 ///
-/// Four of BuildKit's rules, none of them in the documentation: the folder that a folder is copied into keeps its mode and owner
-/// but takes the source's time, nested folders take all of the source's; a new folder has `--chmod`'s mode only where that
-/// is a number, and of that only 0777; what a link at the destination points to is made; a folder that is only there to hold
-/// an included path, and exists, takes the source's mode alone.
+/// Four of BuildKit's rules, none of them in the documentation: the folder that a folder is copied into keeps
+/// its mode and owner but takes the source's time, nested folders take all of the source's; a new folder has
+/// `--chmod`'s mode only where that is a number, and of that only 0777; what a link at the destination points
+/// to is made; a folder that is only there to hold an included path, and exists, takes the source's mode
+/// alone.
 pub(super) fn copy(
     target: &mut Target<'_>,
     input: &Input<'_>,

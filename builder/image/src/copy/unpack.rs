@@ -11,7 +11,8 @@ use super::{Archive, ContentSource, CopyError, CopySpec, Destination, target::Ta
 pub struct UnpackSpec {
     /// The folder; whether its text has a slash does not matter.
     pub destination: Destination,
-    /// Owner of all that is unpacked and of the folders above it; else the archive's, and 0:0 for new folders.
+    /// Owner of all that is unpacked and of the folders above it; else the archive's, and 0:0 for new
+    /// folders.
     pub chown: Option<(u32, u32)>,
     /// Modification time of the folders that have to be made.
     pub created: Mtime,
@@ -25,8 +26,9 @@ impl UnpackSpec {
 
 /// Plans an unpacking, as in a chroot of the destination folder.
 ///
-/// An entry replaces what is in its place, a link to a folder and a whole folder too, unless both are folders. Links on the way to
-/// an entry are followed. A name that begins with `.wh.` is a whiteout, because that is what the layer's archive would make of it.
+/// An entry replaces what is in its place, a link to a folder and a whole folder too, unless both are
+/// folders. Links on the way to an entry are followed. A name that begins with `.wh.` is a whiteout, because
+/// that is what the layer's archive would make of it.
 pub(super) fn unpack(
     target: &mut Target<'_>,
     archive: &Archive<'_>,

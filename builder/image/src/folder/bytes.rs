@@ -34,8 +34,8 @@ pub(super) struct Means {
 const PIECE: usize = 256 << 10;
 
 impl Means {
-    /// Fills the empty `to` with the `size` bytes of `from`. Shares the blocks where it can, else copies in the kernel; holes stay
-    /// holes. With `verify` the bytes are read and must have this digest.
+    /// Fills the empty `to` with the `size` bytes of `from`. Shares the blocks where it can, else copies in
+    /// the kernel; holes stay holes. With `verify` the bytes are read and must have this digest.
     pub(super) fn copy(
         &self,
         from: &OwnedFd,
@@ -92,7 +92,8 @@ impl Means {
     }
 }
 
-/// Reads what is hashed and writes what was read, so that what is written has the digest whatever happens to the source.
+/// Reads what is hashed and writes what was read, so that what is written has the digest whatever happens to
+/// the source.
 fn verified(from: &OwnedFd, to: &OwnedFd, size: u64, digest: &Digest) -> Result<(), Fault> {
     let mut hasher = Hasher::new();
     pieces(from, 0, size, |at, piece| {

@@ -14,8 +14,8 @@ use rustix::{
 /// As many folders are open at once as this, however deep the tree is.
 const DEEPEST: u32 = 64;
 
-/// Removes the folder at `path` and all below it, or the file; links are removed and never followed. What is already gone, or
-/// goes meanwhile, is no error.
+/// Removes the folder at `path` and all below it, or the file; links are removed and never followed. What is
+/// already gone, or goes meanwhile, is no error.
 ///
 /// A folder that forbids it by its mode, as a step's leftovers may to anyone but root, is first allowed.
 ///
@@ -100,7 +100,8 @@ fn move_up(folder: &OwnedFd, name: &[u8], top: &OwnedFd, inode: u64) -> Result<(
 fn open_allowed(folder: &impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     if !rustix::process::geteuid().is_root() {
-        // Follows no link that we could have opened: a link's own mode is never looked at, and its target is ours at most.
+        // Follows no link that we could have opened: a link's own mode is never looked at, and its target is
+        // ours at most.
         let path = openat(
             folder,
             name,

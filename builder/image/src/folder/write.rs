@@ -59,7 +59,8 @@ impl<'a> Writer<'a> {
             while let Some(folder) = below.parent() {
                 let known = held.contains_key(&folder);
                 held.entry(folder.clone()).or_default().push(below);
-                // The folder itself is listed where its parent is: by its own entry, or as the first to be found missing.
+                // The folder itself is listed where its parent is: by its own entry, or as the first to be
+                // found missing.
                 if known || plan.layer.get(&folder).is_some() {
                     break;
                 }
@@ -164,8 +165,8 @@ impl<'a> Writer<'a> {
             None => return Err(no_content()),
         };
         let source = self.inputs.get(input).and_then(|layers| layers.get(layer)).ok_or_else(no_content)?;
-        // A context's socket is an empty file in the manifest, and cannot be opened. NONBLOCK: a pipe that took the file's place
-        // must not make us wait.
+        // A context's socket is an empty file in the manifest, and cannot be opened. NONBLOCK: a pipe that
+        // took the file's place must not make us wait.
         if *size == 0 {
             return Ok(());
         }
@@ -277,8 +278,8 @@ fn fault_of(fault: Fault, to: &LayerPath, from: &LayerPath) -> FolderError {
     }
 }
 
-/// Lets pass what the file system cannot hold or what may not be set, in a user namespace or on a special file: the
-/// manifest has it.
+/// Lets pass what the file system cannot hold or what may not be set, in a user namespace or on a special
+/// file: the manifest has it.
 fn accept_xattr(set: Result<(), Errno>) -> Result<(), Errno> {
     match set {
         Err(Errno::OPNOTSUPP | Errno::PERM) => Ok(()),

@@ -22,14 +22,16 @@ pub struct StatKey {
     pub size: u64,
     /// Last modification, in nanoseconds since 1970.
     pub mtime_ns: i64,
-    /// Last change of the inode, in nanoseconds since 1970. Nobody can set it, so that a write with the old time restored shows.
+    /// Last change of the inode, in nanoseconds since 1970. Nobody can set it, so that a write with the old
+    /// time restored shows.
     pub ctime_ns: i64,
 }
 
 /// Remembers the digests of contents.
 ///
-/// The clock of a file system moves in steps. A file that is written twice within one step has the same key both times, so that an
-/// implementation must not keep a digest whose `ctime_ns` was less than a step ago, by the clock of that file system, when it was put.
+/// The clock of a file system moves in steps. A file that is written twice within one step has the same key
+/// both times, so that an implementation must not keep a digest whose `ctime_ns` was less than a step ago, by
+/// the clock of that file system, when it was put.
 pub trait HashCache: Sync {
     /// The digest of the file with this key, if it is known.
     fn get(&self, key: &StatKey) -> Option<Digest>;

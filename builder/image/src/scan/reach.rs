@@ -29,10 +29,12 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// Finds what `sources`, as they are written in `COPY`, `ADD` and bind mounts, can reach below an open folder. Their
-    /// wildcards and the links on their ways are followed, inside the root; links at and below what they name are not.
+    /// Finds what `sources`, as they are written in `COPY`, `ADD` and bind mounts, can reach below an open
+    /// folder. Their wildcards and the links on their ways are followed, inside the root; links at and below
+    /// what they name are not.
     ///
-    /// A source with `**` reaches all below the folder in which that stands, and one whose links go in a circle nothing.
+    /// A source with `**` reaches all below the folder in which that stands, and one whose links go in a
+    /// circle nothing.
     ///
     /// # Errors
     /// [`ScanError`] where a folder cannot be read. What does not exist is no error.

@@ -63,7 +63,8 @@ fn check(lower: &str, step: impl FnOnce(&Path), expected: &[&str]) {
     let overlay = Overlay::on(lower);
     let (changed, seen) = overlay.after(step);
     assert_eq!(shown(&changed), expected);
-    // The layer on the lower ones is what the step saw, but for the times of folders and links that overlayfs broke.
+    // The layer on the lower ones is what the step saw, but for the times of folders and links that overlayfs
+    // broke.
     let alike = |layer: Layer| {
         let mut layer = layer;
         for node in layer.entries.values_mut() {

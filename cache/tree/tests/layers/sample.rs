@@ -11,8 +11,8 @@ pub fn path(text: &str) -> LayerPath {
     LayerPath::parse(text.as_bytes()).expect("a path")
 }
 
-/// A layer from words: `d/` a folder, `f` a file, `f=x` one that holds `x`, `l->t` a link, `!p` a whiteout, `d/!` an opaque folder,
-/// `a~f` another name of the file `f`.
+/// A layer from words: `d/` a folder, `f` a file, `f=x` one that holds `x`, `l->t` a link, `!p` a whiteout,
+/// `d/!` an opaque folder, `a~f` another name of the file `f`.
 pub fn layer(words: &str) -> Layer {
     let mut layer = Layer::default();
     let mut groups: BTreeMap<LayerPath, Vec<LayerPath>> = BTreeMap::new();

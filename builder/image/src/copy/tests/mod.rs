@@ -15,8 +15,8 @@ fn path(text: &str) -> LayerPath {
     LayerPath::parse(text.as_bytes()).expect("a path")
 }
 
-/// A layer from words: `d/` a folder, `f` a file, `f=x` one that holds `x`, `l->t` a link, `!p` a whiteout, `a~f` another name of the
-/// file `f`, `|p` a pipe; each may end in `:mode`, then `@uid:gid`, then `+mtime`.
+/// A layer from words: `d/` a folder, `f` a file, `f=x` one that holds `x`, `l->t` a link, `!p` a whiteout,
+/// `a~f` another name of the file `f`, `|p` a pipe; each may end in `:mode`, then `@uid:gid`, then `+mtime`.
 fn layer(words: &str) -> Layer {
     let mut layer = Layer::default();
     let mut groups: BTreeMap<LayerPath, Vec<LayerPath>> = BTreeMap::new();
