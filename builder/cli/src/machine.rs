@@ -33,7 +33,10 @@ impl Client for Machine {
         use std::os::unix::ffi::OsStringExt;
         match self.secrets.get(id) {
             None => Ok(None),
-            Some(SecretSource::File(path)) => fs::read(path).map(Some),
+            Some(SecretSource::File(path)) => {
+                let named = |error| io::Error::other(format!("{}: {error}", path.display()));
+                fs::read(path).map(Some).map_err(named)
+            }
             Some(SecretSource::Variable(name)) => Ok(env::var_os(name).map(OsStringExt::into_vec)),
         }
     }

@@ -59,6 +59,18 @@ pub(crate) struct Mounted {
 }
 
 impl Mounted {
+    /// The folders for overlayfs, top first: without layers that hold nothing, and of one that is there twice only the upper, which
+    /// hides the other. Overlayfs refuses a folder that it is given twice.
+    pub(crate) fn lowers(&self) -> Vec<PathBuf> {
+        let mut lowers: Vec<PathBuf> = Vec::new();
+        for (layer, folder) in self.stack.layers().iter().zip(&self.folders).rev() {
+            if !layer.entries.is_empty() && !lowers.contains(folder) {
+                lowers.push(folder.clone());
+            }
+        }
+        lowers
+    }
+
     /// The folders as sources of copies.
     pub(crate) fn sources(&self) -> Result<Vec<SourceFolder>, Cause> {
         let open = |folder: &PathBuf| {

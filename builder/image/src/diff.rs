@@ -8,11 +8,13 @@ use std::{
 use tree::{Kind, Layer, LayerPath, Node, Stack};
 
 use crate::{
+    folder::prune::prune,
     overlay::OverlayXattrs,
     scan::{HashCache, Purpose, ScanError, ScanOptions, Visit, scan},
 };
 
-/// Reads the upper folder of an overlay on `lower`, and leaves out what only looks changed: see [`changes`].
+/// Reads the upper folder of an overlay on `lower`, and leaves out what only looks changed: see [`changes`]. What is left out
+/// is removed from the folder too, which then holds the layer and nothing else.
 ///
 /// # Errors
 /// [`ScanError`], also where the overlay was mounted with `redirect_dir` or `metacopy`.
@@ -23,7 +25,17 @@ pub fn diff(
     hashes: &dyn HashCache,
 ) -> Result<Layer, ScanError> {
     let options = ScanOptions { purpose: Purpose::Upper(overlay), filter: &|_, _| Visit::Take, hashes };
-    Ok(changes(scan(upper, &options)?, lower))
+    let scanned = scan(upper, &options)?;
+    let count = |layer: &Layer| {
+        let opaque = layer.entries.values().filter(|node| node.kind == Kind::Directory { opaque: true });
+        (layer.entries.len(), opaque.count())
+    };
+    let before = count(&scanned);
+    let layer = changes(scanned, lower);
+    if count(&layer) != before {
+        prune(upper, &layer, overlay)?;
+    }
+    Ok(layer)
 }
 
 /// What of an upper folder's manifest differs from the layers below it.

@@ -6,6 +6,7 @@
 //! leaves them alone: a folder's time after all that is put into it.
 
 mod bytes;
+pub(crate) mod prune;
 mod remove;
 mod write;
 

@@ -199,6 +199,11 @@ impl<R: Clone> Solver<R> {
         self.node(id).digest
     }
 
+    /// Whether the cache must not answer for the vertex, or for something below it, by the definition key.
+    pub fn is_tainted(&self, id: Id) -> bool {
+        self.node(id).tainted
+    }
+
     /// The inputs of a vertex.
     pub fn inputs(&self, id: Id) -> &[(Id, u32)] {
         &self.node(id).inputs

@@ -116,6 +116,7 @@ impl Store {
                 remove::tree(&path).map_err(|e| Error::io("remove", path, e))?;
             }
         }
+        crate::lock::sweep(&self.layout().locks())?;
         Ok(swept)
     }
 }

@@ -2,6 +2,7 @@
 
 mod dockerfile;
 mod others;
+mod proxies;
 
 use std::{collections::BTreeMap, fs, io::Write, path::Path, sync::Arc};
 
@@ -87,6 +88,7 @@ fn request(arguments: &Build, text: DockerfileText) -> Result<(BuildRequest, Mac
     let mut frontend = Request::new(Platform::host());
     let mut layouts = BTreeMap::new();
     frontend.build_args = flags::pairs_from("--build-arg", &arguments.build_args, machine::variable)?;
+    proxies::add(&mut frontend.build_args);
     frontend.target = arguments.target.clone();
     for platform in arguments.platform.iter().filter(|text| !text.is_empty()) {
         frontend

@@ -119,10 +119,12 @@ impl<'a> Driver<'a> {
 
     fn look_up(&mut self, vertex: Id, key: Key) {
         // A few microseconds: not worth a task.
-        let event = self.effects.look_up(self.solve.vertex(vertex), key).map(|found| match found {
-            Ok(result) => Event::Found { vertex, result },
-            Err(operation_known) => Event::Missing { vertex, operation_known },
-        });
+        let definition = self.solve.definition(vertex);
+        let event =
+            self.effects.look_up(self.solve.vertex(vertex), key, definition).map(|found| match found {
+                Ok(result) => Event::Found { vertex, result },
+                Err(operation_known) => Event::Missing { vertex, operation_known },
+            });
         self.send(vertex, event);
     }
 
@@ -135,11 +137,14 @@ impl<'a> Driver<'a> {
             digest: self.solve.digest(vertex).digest(),
             definition: self.solve.definition(vertex).map(|(key, list)| (key, list.to_vec())),
             inputs,
+            may_be_known: !self.solve.is_tainted(vertex),
             cancel,
         };
         let (effects, sender) = (self.effects.clone(), self.sender.clone());
         tokio::spawn(async move {
-            let answer = match effects.run(job).await {
+            // In a task of its own, so that a panic is an answer too.
+            let ran = tokio::spawn(effects.run(job)).await;
+            let answer = match ran.unwrap_or_else(|error| Err(Cause::Task(error.to_string()))) {
                 Ok(result) => Answer { event: Event::Finished { vertex, result }, cause: None },
                 Err(Cause::Cancelled) => Answer { event: Event::Cancelled { vertex }, cause: None },
                 Err(cause) => Answer { event: Event::Failed { vertex }, cause: Some(cause) },
@@ -155,8 +160,9 @@ impl<'a> Driver<'a> {
         work: impl FnOnce() -> Result<Event<VertexResult>, Cause> + Send + 'static,
     ) {
         let sender = self.sender.clone();
-        tokio::task::spawn_blocking(move || {
-            let answer = match work() {
+        tokio::spawn(async move {
+            let done = tokio::task::spawn_blocking(work).await;
+            let answer = match done.unwrap_or_else(|error| Err(Cause::Task(error.to_string()))) {
                 Ok(event) => Answer { event, cause: None },
                 Err(cause) => Answer { event: Event::Failed { vertex }, cause: Some(cause) },
             };

@@ -141,8 +141,6 @@ fn export(exporter: &Exporter<'_>, request: &BuildRequest) -> Result<BuildOutcom
             Err(Cause::Cancelled) => return Err(Error::Cancelled),
             written => written?,
         };
-        // What was made is flushed before anything is called done or named.
-        exporter.effects.store.keep()?;
         if let Some(set) = set {
             if *output == Output::Store {
                 name(exporter, &set)?;

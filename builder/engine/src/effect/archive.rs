@@ -1,11 +1,17 @@
 //! Archives that `ADD` unpacks, told by their content.
 
-use std::path::PathBuf;
+use std::{
+    fs::File,
+    io::{Read, Seek, Write},
+    path::PathBuf,
+};
 
 use image::{
     apply::{ApplyOptions, WhiteoutNames, apply},
     detect::{decompress, is_archive},
+    folder::FolderError,
 };
+use oci::{Digest, Hasher};
 use tree::{Kind, Layer, LayerPath};
 
 use super::{Effects, layers::open_beneath};
@@ -32,9 +38,7 @@ impl Effects {
         action: usize,
     ) -> Result<Option<Unpacked>, Cause> {
         let Some((layer, node)) = of.stack.lookup(path) else { return Ok(None) };
-        if !matches!(node.kind, Kind::File { .. }) {
-            return Ok(None);
-        }
+        let Kind::File { content, .. } = node.kind else { return Ok(None) };
         let folder = &of.folders[layer];
         let name = node.hardlink.as_ref().unwrap_or(path);
         let open = || open_beneath(folder, name);
@@ -42,10 +46,31 @@ impl Effects {
         if !is_archive(open()?).map_err(Cause::io("read", shown()))? {
             return Ok(None);
         }
-        let (_, tar) = decompress(open()?).map_err(Cause::io("read", shown()))?;
+        let archive = if of.watched { self.copy_checked(open()?, &content, path)? } else { open()? };
+        let (_, tar) = decompress(archive).map_err(Cause::io("read", shown()))?;
         let folder = self.lease.new_folder()?;
         let options = ApplyOptions { names: WhiteoutNames::Literal, ..ApplyOptions::default() };
         let layer = apply(tar, &folder, &options)?.layer;
         Ok(Some(Unpacked { action, path: path.clone(), layer, folder }))
+    }
+
+    /// A copy of a file that others may write to, if its bytes are still those that the step's key was made of.
+    fn copy_checked(&self, mut from: File, content: &Digest, path: &LayerPath) -> Result<File, Cause> {
+        let (aside, mut copy) = self.lease.new_file()?;
+        let mut hasher = Hasher::new();
+        let mut buffer = vec![0; 128 * 1024];
+        loop {
+            let read = from.read(&mut buffer).map_err(Cause::io("read", path.to_string()))?;
+            if read == 0 {
+                break;
+            }
+            hasher.update(&buffer[..read]);
+            copy.write_all(&buffer[..read]).map_err(Cause::io("write", &aside))?;
+        }
+        if hasher.finish() != *content {
+            return Err(FolderError::Changed { path: path.clone() }.into());
+        }
+        copy.rewind().map_err(Cause::io("read", &aside))?;
+        Ok(copy)
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use graph::{Op, OpDigest, Vertex};
 use oci::Digest;
-use solver::{Key, key};
+use solver::{DefinitionKey, Key, key};
 use store::{Ingredient, Origin, Record, ResultLayer};
 use tree::{Layer, LayerPath, Stack};
 
@@ -23,11 +23,22 @@ pub(crate) struct Ran {
 
 impl Effects {
     /// The result of a key; else whether a result of the same operation is known.
-    pub(crate) fn look_up(&self, vertex: &Vertex, key: Key) -> Result<Result<VertexResult, bool>, Cause> {
+    ///
+    /// What its content key finds is from then on known by its definition key, too: the next build need not look below it.
+    pub(crate) fn look_up(
+        &self,
+        vertex: &Vertex,
+        key: Key,
+        definition: Option<(DefinitionKey, &[graph::Ingredient])>,
+    ) -> Result<Result<VertexResult, bool>, Cause> {
         let record = match key {
             Key::Definition(key) => self.store.by_definition_key(&self.lease, &key.digest())?,
             Key::Content(key) => self.store.by_content_key(&self.lease, &key.digest())?,
         };
+        if let (Some(record), Key::Content(_), Some((definition, ingredients))) = (&record, key, definition) {
+            let (definition_key, ingredients) = (definition.digest(), stored(ingredients));
+            self.store.put_record(&self.lease, &Record { definition_key, ingredients, ..record.clone() })?;
+        }
         match record {
             Some(record) => Ok(Ok(VertexResult::layers(record.result))),
             None => Ok(Err(self.store.has_op(&OpDigest::of(&vertex.op).digest())?)),
@@ -51,7 +62,10 @@ impl Effects {
                 return self.content_of(layers);
             }
             (key::Selection::Everything, VertexResult::Context(context)) => {
-                return Ok(context.layer.content_digest().digest());
+                // As if it were a result of one layer.
+                let mut hasher = oci::Hasher::new();
+                hasher.field(context.layer.content_digest().digest().raw());
+                return Ok(hasher.finish());
             }
             (key::Selection::Picks(picks), _) => picks,
         };
@@ -118,12 +132,11 @@ impl Effects {
         let Some((definition, ingredients)) = &job.definition else { return Ok(()) };
         let inputs = self.identify(&job.vertex, &job.inputs)?;
         let now = self.clock.now();
-        let list = ingredients.iter();
         let record = Record {
             definition_key: definition.digest(),
             content_key: Some(key::content(&job.vertex, &inputs).digest()),
             op,
-            ingredients: list.map(|i| Ingredient { name: i.name.clone(), value: i.value.clone() }).collect(),
+            ingredients: stored(ingredients),
             created: created(&result).unwrap_or(now.epoch()),
             result,
             duration_ms: now.milliseconds_since(ran.started),
@@ -146,6 +159,10 @@ impl Effects {
             _ => Ok(None),
         }
     }
+}
+
+fn stored(ingredients: &[graph::Ingredient]) -> Vec<Ingredient> {
+    ingredients.iter().map(|i| Ingredient { name: i.name.clone(), value: i.value.clone() }).collect()
 }
 
 /// The instruction as it was written, without the stage and the count that progress puts before it.

@@ -14,7 +14,7 @@ use image::{
     scan::{Purpose, Reach, ScanOptions, StatKey, Visit, scan_at},
 };
 use oci::Digest;
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{Dir, Mode, OFlags, ResolveFlags, open, openat2};
 use store::HashCache;
 use tree::{Layer, LayerPath};
 
@@ -48,9 +48,17 @@ impl Context {
     /// Whether a path, as `COPY` writes it, is there and left out by the ignore file.
     pub(crate) fn is_ignored(&self, path: &str) -> bool {
         let Ok(path) = LayerPath::clamp(&text::encode(path)) else { return false };
-        use std::os::unix::ffi::OsStrExt;
-        let there = self.folder.join(std::ffi::OsStr::from_bytes(path.as_bytes())).symlink_metadata().is_ok();
-        there && self.ignore.excludes(path.as_bytes())
+        let name = String::from_utf8_lossy(path.name()).into_owned();
+        let parent = path.parent().unwrap_or_default().to_string();
+        let there = self.names(std::path::Path::new(parent.trim_start_matches('/')));
+        there.is_some_and(|names| names.contains(&name)) && self.ignore.excludes(path.as_bytes())
+    }
+
+    /// Says that a source is not in the context.
+    pub(crate) fn missing(&self, path: &str) -> Cause {
+        let (ignored, near) = (self.is_ignored(path), self.near(path));
+        let path = path.trim_start_matches('/').to_owned();
+        Cause::CopyMissing { path, of: self.shown(), ignored, near }
     }
 
     /// A name in the path's folder that is spelled much like its last part.
@@ -58,12 +66,24 @@ impl Context {
         let path = std::path::Path::new(path.trim_start_matches('/'));
         let wanted = path.file_name()?.to_str()?;
         let parent = path.parent()?;
-        let names = std::fs::read_dir(self.folder.join(parent)).ok()?;
-        let mut names: Vec<String> =
-            names.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        let mut names = self.names(parent)?;
         names.sort();
         let near = dockerfile_parser::suggest::near(wanted, names.iter().map(String::as_str))?;
         Some(parent.join(near).display().to_string())
+    }
+
+    /// The names in a folder of the context; no link is followed there, so nothing outside is told of.
+    fn names(&self, folder: &std::path::Path) -> Option<Vec<String>> {
+        let root =
+            open(&self.folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let folder = if folder.as_os_str().is_empty() { std::path::Path::new(".") } else { folder };
+        let folder = openat2(&root, folder, flags, Mode::empty(), resolve).ok()?;
+        let names = Dir::read_from(&folder)
+            .ok()?
+            .filter_map(|entry| entry.ok()?.file_name().to_str().ok().map(str::to_owned));
+        Some(names.filter(|name| name != "." && name != "..").collect())
     }
 
     /// What messages call it.

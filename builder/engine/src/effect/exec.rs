@@ -3,7 +3,10 @@
 use std::{
     ffi::OsString,
     fs,
-    os::unix::ffi::OsStringExt,
+    os::unix::{
+        ffi::OsStringExt,
+        fs::{PermissionsExt, chown},
+    },
     path::{Path, PathBuf},
 };
 
@@ -30,7 +33,7 @@ impl Effects {
         let below = self.mounted(&base)?;
         let identity = self.identity(&below, &exec.user)?;
         let mut mounts = self.mounts(exec, job)?;
-        let writable = Writable { upper: self.lease.new_folder()?, work: self.lease.new_folder()? };
+        let writable = self.writable(&below)?;
         self.make_cwd(&below, &writable.upper, &exec.cwd)?;
         let hostname = if exec.hostname.is_empty() { HOST_NAME } else { &exec.hostname };
         let mut list = self.network_files(hostname, &exec.extra_hosts)?;
@@ -38,10 +41,7 @@ impl Effects {
         list.retain(|made| !mounts.list.iter().any(|over| made.target.starts_with(&over.target)));
         list.append(&mut mounts.list);
         let spec = Spec {
-            rootfs: Rootfs::Overlay {
-                lowers: below.folders.iter().rev().cloned().collect(),
-                writable: writable.clone(),
-            },
+            rootfs: Rootfs::Overlay { lowers: below.lowers(), writable: writable.clone() },
             empty: self.empty.clone(),
             readonly_root: false,
             mounts: list,
@@ -99,6 +99,18 @@ impl Effects {
             Status::Signaled(signal) => (None, Some(signal)),
         };
         Err(Cause::Exit { command: command_text(exec), code, signal, last_lines })
+    }
+
+    /// Folders for what a process writes. The upper one is the root that the process sees: it looks as the one below.
+    pub(crate) fn writable(&self, below: &Mounted) -> Result<Writable, Cause> {
+        let writable = Writable { upper: self.lease.new_folder()?, work: self.lease.new_folder()? };
+        if let Some((_, root)) = below.stack.lookup(&tree::LayerPath::root()) {
+            let upper = &writable.upper;
+            chown(upper, Some(root.uid), Some(root.gid)).map_err(Cause::io("chown", upper))?;
+            let mode = fs::Permissions::from_mode(root.mode);
+            fs::set_permissions(upper, mode).map_err(Cause::io("chmod", upper))?;
+        }
+        Ok(writable)
     }
 
     /// Makes the step's folder in its own layer, where the layers below lack it.

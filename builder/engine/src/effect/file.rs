@@ -211,15 +211,7 @@ impl<'a> FileWork<'a> {
         };
         let path = copy.source.clone();
         match self.job.inputs.get(input.index).map(|(result, _)| result) {
-            Some(VertexResult::Context(context)) => {
-                let (ignored, near) = (context.is_ignored(&path), context.near(&path));
-                Cause::CopyMissing {
-                    path: path.trim_start_matches('/').to_owned(),
-                    of: context.shown(),
-                    ignored,
-                    near,
-                }
-            }
+            Some(VertexResult::Context(context)) => context.missing(&path),
             _ => {
                 let of = "the tree that it is copied from".to_owned();
                 Cause::CopyMissing { path, of, ignored: false, near: None }

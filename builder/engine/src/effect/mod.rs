@@ -72,6 +72,8 @@ pub(crate) struct Job {
     pub(crate) digest: Digest,
     pub(crate) definition: Option<(DefinitionKey, Vec<Ingredient>)>,
     pub(crate) inputs: Vec<(VertexResult, u32)>,
+    /// Whether a result that is known by its definition key may be taken.
+    pub(crate) may_be_known: bool,
     pub(crate) cancel: Cancel,
 }
 
@@ -87,7 +89,7 @@ impl Effects {
                 Source::Git(git) => Err(Cause::NotYet(format!("a git source ({})", git.remote))),
             };
         }
-        self.blocking(move |effects| effects.step(&job)).await
+        self.blocking(move |effects| effects.step(&effects.on_layers(job)?)).await
     }
 
     /// Runs a step under the lock of its key: of two processes that want it, one makes it and the other finds it.
@@ -97,8 +99,9 @@ impl Effects {
         }
         let _turn = match &job.definition {
             Some((key, _)) => {
-                let (turn, waited) = self.wait_turn(&LockName::Step(key.digest()), job)?;
-                if waited && !job.vertex.about.ignore_cache {
+                let turn = self.wait_turn(&LockName::Step(key.digest()), job)?;
+                // Another process may have made it between our look and our turn.
+                if job.may_be_known {
                     if let Some(record) = self.store.by_definition_key(&self.lease, &key.digest())? {
                         return Ok(VertexResult::found(record.result));
                     }
@@ -117,8 +120,8 @@ impl Effects {
         }
     }
 
-    /// Takes a lock, with a line of progress when another process holds it; whether it did.
-    pub(crate) fn wait_turn(&self, name: &LockName, job: &Job) -> Result<(store::Lock, bool), Cause> {
+    /// Takes a lock, with a line of progress when another process holds it.
+    pub(crate) fn wait_turn(&self, name: &LockName, job: &Job) -> Result<store::Lock, Cause> {
         let mut waited = false;
         let lock = self.store.lock(name, &mut |waiting: &Waiting| {
             if !waited {
@@ -128,7 +131,7 @@ impl Effects {
             }
             if job.cancel.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        lock.map(|lock| (lock, waited)).ok_or(Cause::Cancelled)
+        lock.ok_or(Cause::Cancelled)
     }
 
     /// Runs blocking work where it may block.

@@ -1,6 +1,7 @@
 //! The mounts of a step, from what the graph says to what the sandbox takes.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
 };
@@ -10,7 +11,7 @@ use graph::{CacheSharing, Exec, Mount, MountKind};
 use image::copy::{ContentSource, Plan};
 use sandbox::{FileContent, Mount as Made, MountKind as Kind, Writable};
 use store::{CacheMount, CacheMountSpec, Sharing};
-use tree::LayerPath;
+use tree::{LayerPath, Stack};
 
 use super::{Effects, Job, layers::UPPER, ssh};
 use crate::{
@@ -24,7 +25,7 @@ pub(crate) struct Mounts {
     pub(crate) list: Vec<Made>,
     /// Variables that secrets and agents bring.
     pub(crate) env: Vec<(String, Vec<u8>)>,
-    caches: Vec<CacheMount>,
+    caches: BTreeMap<String, CacheMount>,
     sockets: Vec<PathBuf>,
 }
 
@@ -38,6 +39,7 @@ impl Effects {
     /// Makes ready all mounts of a step but its root.
     pub(crate) fn mounts(&self, exec: &Exec, job: &Job) -> Result<Mounts, Cause> {
         let mut mounts = Mounts::default();
+        mounts.caches = self.caches(exec, job)?;
         for mount in exec.mounts.iter().filter(|mount| mount.target != "/") {
             if mount.output.is_some() {
                 return Err(Cause::NotYet(format!("an output of the mount at {}", mount.target)));
@@ -56,17 +58,13 @@ impl Effects {
         let target = PathBuf::from(&mount.target);
         let kind = match &mount.kind {
             MountKind::Bind => self.bind(mount, job)?,
-            MountKind::Cache { id, sharing, mode, uid, gid } => {
-                let owner = Some((*uid, *gid));
-                let spec = CacheMountSpec { id: id.clone(), sharing: shared(*sharing), mode: *mode, owner };
-                let cache = self.cache(&spec, mount, job)?;
-                let kind = Kind::Bind {
+            MountKind::Cache { id, .. } => {
+                let cache = mounts.caches.get(id).ok_or_else(|| Cause::Task(format!("the cache {id}")))?;
+                Kind::Bind {
                     root: cache.path().to_owned(),
                     path: PathBuf::from(if mount.input.is_some() { "" } else { mount.selector.as_str() }),
                     readonly: mount.readonly,
-                };
-                mounts.caches.push(cache);
-                kind
+                }
             }
             MountKind::Tmpfs { size_bytes } => Kind::Tmpfs { size_bytes: *size_bytes, mode: 0o1777 },
             MountKind::Secret { id, mode, uid, gid, required } => match self.secret(id, *required)? {
@@ -100,8 +98,26 @@ impl Effects {
     /// A tree of the graph, read-only or with what is written thrown away.
     fn bind(&self, mount: &Mount, job: &Job) -> Result<Kind, Cause> {
         let lowers = match mount.input.map(|input| &job.inputs[input].0) {
-            Some(VertexResult::Context(context)) => vec![self.context_folder(context)?],
-            Some(layers) => self.mounted(layers)?.folders.into_iter().rev().collect(),
+            Some(VertexResult::Context(context)) => {
+                let stack = Stack::new(vec![context.layer.clone()]);
+                if !has(&stack, &mount.selector) {
+                    return Err(context.missing(&mount.selector));
+                }
+                vec![self.context_folder(context)?]
+            }
+            Some(layers) => {
+                let mounted = self.mounted(layers)?;
+                if !has(&mounted.stack, &mount.selector) {
+                    let of = "the tree that is mounted".to_owned();
+                    return Err(Cause::CopyMissing {
+                        path: mount.selector.clone(),
+                        of,
+                        ignored: false,
+                        near: None,
+                    });
+                }
+                mounted.lowers()
+            }
             None => Vec::new(),
         };
         let writable = match mount.readonly {
@@ -109,6 +125,22 @@ impl Effects {
             false => Some(Writable { upper: self.lease.new_folder()?, work: self.lease.new_folder()? }),
         };
         Ok(Kind::Overlay { lowers, writable, path: PathBuf::from(&mount.selector) })
+    }
+
+    /// Takes a step's caches into use: each once, however often it is mounted, and in the order of their ids, so that two steps
+    /// never wait for each other.
+    fn caches(&self, exec: &Exec, job: &Job) -> Result<BTreeMap<String, CacheMount>, Cause> {
+        let mut wanted: BTreeMap<&str, (CacheMountSpec, &Mount)> = BTreeMap::new();
+        for mount in &exec.mounts {
+            let MountKind::Cache { id, sharing, mode, uid, gid } = &mount.kind else { continue };
+            let (sharing, owner) = (shared(*sharing), Some((*uid, *gid)));
+            let spec = CacheMountSpec { id: id.clone(), sharing, mode: *mode, owner };
+            let (known, _) = wanted.entry(id).or_insert((spec, mount));
+            known.sharing = stricter(known.sharing, sharing);
+        }
+        let taken =
+            wanted.into_iter().map(|(id, (spec, mount))| Ok((id.to_owned(), self.cache(&spec, mount, job)?)));
+        taken.collect()
     }
 
     fn cache(&self, spec: &CacheMountSpec, mount: &Mount, job: &Job) -> Result<CacheMount, Cause> {
@@ -136,12 +168,28 @@ impl Effects {
     }
 }
 
+/// What holds where one step mounts a cache in two ways.
+fn stricter(one: Sharing, other: Sharing) -> Sharing {
+    match (one, other) {
+        (Sharing::Locked, _) | (_, Sharing::Locked) => Sharing::Locked,
+        (Sharing::Private, _) | (_, Sharing::Private) => Sharing::Private,
+        (Sharing::Shared, Sharing::Shared) => Sharing::Shared,
+    }
+}
+
 fn shared(sharing: CacheSharing) -> Sharing {
     match sharing {
         CacheSharing::Shared => Sharing::Shared,
         CacheSharing::Private => Sharing::Private,
         CacheSharing::Locked => Sharing::Locked,
     }
+}
+
+/// Whether a tree has a path, links followed.
+fn has(stack: &Stack, path: &str) -> bool {
+    let resolved =
+        LayerPath::clamp(&text::encode(path)).ok().and_then(|path| stack.resolve(&path, true).ok());
+    resolved.is_some_and(|path| path.is_root() || stack.lookup(&path).is_some())
 }
 
 /// Copies a folder of a tree into a new cache.

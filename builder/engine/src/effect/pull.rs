@@ -55,6 +55,12 @@ impl Images {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(manifest, Arc::new(image));
     }
 
+    /// Whether a blob is a layer of one of them.
+    pub(crate) fn has_layer(&self, blob: Digest) -> bool {
+        let images = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        images.values().any(|image| image.manifest.layers.iter().any(|layer| layer.digest == blob))
+    }
+
     fn get(&self, manifest: Digest) -> Option<Arc<KnownImage>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&manifest).cloned()
     }
@@ -194,8 +200,14 @@ impl Effects {
         diff_id: DiffId,
         below: &[ResultLayer],
     ) -> Result<LayerId, Cause> {
+        // Folders that the archive only implies look as the base has them: with such, it is a layer of that base.
+        let plain = Codec(format!("{PULLED}{}", descriptor.digest));
+        let over = Codec(format!("{PULLED}{} over {}", descriptor.digest, self.content_of(below)?));
         if let Some(known) = self.store.layer_by_blob(&self.lease, &descriptor.blob())? {
-            if self.store.layer_folder(&self.lease, &known)?.is_some() {
+            let codecs = [plain.clone(), over.clone()];
+            let fits =
+                self.store.layer_blobs(&self.lease, &known)?.iter().any(|(codec, _)| codecs.contains(codec));
+            if fits && self.store.layer_folder(&self.lease, &known)?.is_some() {
                 return Ok(known);
             }
         }
@@ -222,7 +234,7 @@ impl Effects {
             diff_size_bytes: applied.diff_size_bytes,
             media_type: descriptor.media_type.clone(),
         };
-        let codec = Codec(format!("{PULLED}{}", descriptor.digest));
+        let codec = if applied.implied.is_empty() { plain } else { over };
         self.store.add_layer_blob(&self.lease, &id, &codec, &form)?;
         Ok(id)
     }

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::fd::AsRawFd,
     os::unix::{
         fs::{PermissionsExt, chown},
         net::{UnixListener, UnixStream},
@@ -14,7 +15,7 @@ use std::{
 ///
 /// The socket has the mode and owner that the step was promised; the agent's own are not touched.
 pub(crate) fn forward(agent: PathBuf, at: &Path, mode: u32, uid: u32, gid: u32) -> io::Result<()> {
-    let listener = UnixListener::bind(at)?;
+    let listener = at_short_path(at, |at| UnixListener::bind(at))?;
     fs::set_permissions(at, fs::Permissions::from_mode(mode))?;
     chown(at, Some(uid), Some(gid))?;
     let at = at.to_owned();
@@ -33,10 +34,20 @@ pub(crate) fn forward(agent: PathBuf, at: &Path, mode: u32, uid: u32, gid: u32) 
 
 /// Ends a forwarding: nothing can connect any more.
 pub(crate) fn close(at: &Path) {
-    let waker = UnixStream::connect(at);
+    let waker = at_short_path(at, |at| UnixStream::connect(at));
     // Whoever waits in `accept` got a connection before the file went; it looks for the file after that.
     let _gone = fs::remove_file(at);
     drop(waker);
+}
+
+/// Calls with a path that fits into a socket's address, which takes 107 bytes: through the open folder, where `/proc` is mounted.
+fn at_short_path<T>(at: &Path, call: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
+    let (Some(folder), Some(name)) = (at.parent(), at.file_name()) else { return call(at) };
+    if at.as_os_str().len() < 100 {
+        return call(at);
+    }
+    let folder = fs::File::open(folder)?;
+    call(&Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name))
 }
 
 /// Copies both ways until both sides have closed.

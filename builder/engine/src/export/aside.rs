@@ -19,6 +19,8 @@ pub(crate) fn write(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<(), Cause>,
 ) -> Result<(), Cause> {
+    // Of a link, what it leads to is replaced.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let failed = |doing| Cause::io(doing, path);
     if path.metadata().is_ok_and(|found| !found.is_file()) {
         if path.is_dir() {

@@ -95,6 +95,8 @@ impl Exporter<'_> {
         for bytes in documents.values() {
             self.effects.store.add_blob(&self.effects.lease, bytes)?;
         }
+        // What was made is flushed before anything takes its name or is called done.
+        self.effects.store.keep()?;
         Ok(ImageSet { images, top, documents })
     }
 
@@ -120,7 +122,11 @@ impl Exporter<'_> {
         let epoch = self.epoch.map_or(String::new(), |epoch| format!(" epoch {}", epoch.0));
         let codec = Codec(format!("{} v{ENCODER_VERSION}{epoch}", form.codec));
         let known = store.layer_blobs(lease, id)?;
-        let pulled = known.iter().find(|(codec, _)| codec.0.starts_with(PULLED) && !form.force_compression);
+        // One tree may have come in several blobs: that of this build's base is the one to hand on.
+        let pulled =
+            || known.iter().filter(|(codec, _)| codec.0.starts_with(PULLED) && !form.force_compression);
+        let own = pulled().find(|(_, blob)| self.effects.images.has_layer(blob.blob.digest()));
+        let pulled = own.or_else(|| pulled().next());
         if let Some((_, blob)) = pulled.or_else(|| known.iter().find(|(known, _)| *known == codec)) {
             return Ok(blob.clone());
         }

@@ -67,7 +67,10 @@ impl Exporter<'_> {
 
     fn write_one(&self, output: &Output) -> Result<Option<ImageSet>, Cause> {
         match output {
-            Output::CacheOnly => Ok(None),
+            Output::CacheOnly => {
+                self.effects.store.keep()?;
+                Ok(None)
+            }
             Output::Store => {
                 let shown = Internal::start(self.effects, "exporting to image");
                 let set = self.image_set(&ImageForm::default(), &shown);
@@ -140,6 +143,7 @@ impl Exporter<'_> {
     }
 
     fn local(&self, to: &Path) -> Result<(), Cause> {
+        self.effects.store.keep()?;
         match self.built {
             [only] => tree::write_folder(self.effects, &only.result, to),
             several => several.iter().try_for_each(|built| {
@@ -150,6 +154,7 @@ impl Exporter<'_> {
     }
 
     fn tar(&self, to: &Destination) -> Result<(), Cause> {
+        self.effects.store.keep()?;
         let [only] = self.built else {
             return Err(Cause::NotYet("a tar of several platforms".to_owned()));
         };

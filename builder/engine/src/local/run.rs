@@ -10,9 +10,7 @@ use std::{
 
 use graph::Network;
 use oci::{Config, Digest};
-use sandbox::{
-    CapabilitySet, Handle, Mount, MountKind, Report, Rootfs, Running, Spec, Stdio, WindowSize, Writable,
-};
+use sandbox::{CapabilitySet, Handle, Mount, MountKind, Report, Rootfs, Running, Spec, Stdio, WindowSize};
 
 use crate::{
     cancel::Cancel,
@@ -134,7 +132,14 @@ impl Engine {
 
 fn job_of(image: Digest) -> Job {
     let vertex = graph::Vertex { op: graph::Op::Merge, inputs: Vec::new(), about: graph::About::default() };
-    Job { vertex, digest: image, definition: None, inputs: Vec::new(), cancel: Cancel::new() }
+    Job {
+        vertex,
+        digest: image,
+        definition: None,
+        inputs: Vec::new(),
+        may_be_known: false,
+        cancel: Cancel::new(),
+    }
 }
 
 fn stdio(terminal: Terminal) -> Result<Stdio, Cause> {
@@ -165,13 +170,13 @@ fn spec(
     let identity = effects.identity(&below, named)?;
     let cwd = request.workdir.clone().unwrap_or_else(|| config.working_dir.clone());
     let cwd = if cwd.is_empty() { "/".to_owned() } else { cwd };
-    let writable = Writable { upper: effects.lease.new_folder()?, work: effects.lease.new_folder()? };
+    let writable = effects.writable(&below)?;
     effects.make_cwd(&below, &writable.upper, &cwd)?;
     let hostname = request.hostname.clone().unwrap_or_else(|| hostname.to_owned());
     let mut mounts = effects.network_files(&hostname, &[])?;
     mounts.extend(request.volumes.iter().map(volume));
     Ok(Spec {
-        rootfs: Rootfs::Overlay { lowers: below.folders.iter().rev().cloned().collect(), writable },
+        rootfs: Rootfs::Overlay { lowers: below.lowers(), writable },
         empty: effects.empty.clone(),
         readonly_root: false,
         mounts,

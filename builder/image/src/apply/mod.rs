@@ -239,13 +239,12 @@ impl Applied {
         let mut disk = Disk::reopen(folder, options)?;
         for path in &self.implied {
             let Some(node) = lower(path).filter(Node::is_directory) else { continue };
-            let own = self.layer.entries.get_mut(path);
-            let opaque = own.as_ref().is_some_and(|own| own.kind == tree::Kind::Directory { opaque: true });
+            let own = self.layer.entries.get(path);
+            let opaque = own.is_some_and(|own| own.kind == tree::Kind::Directory { opaque: true });
             let node = Node { kind: tree::Kind::Directory { opaque }, ..node };
             disk.set_folder(path, &node)?;
-            if let Some(own) = own {
-                *own = node;
-            }
+            // On another base they would look otherwise: with them in the manifest it is another layer.
+            self.layer.entries.insert(path.clone(), node);
         }
         Ok(())
     }
