@@ -14,7 +14,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use oci::Digest;
@@ -44,6 +44,8 @@ struct Held {
     /// Of the layers that are named, those that were seen to be here: a layer is named from its manifest on.
     here: Mutex<BTreeSet<LayerId>>,
     names: AtomicU64,
+    /// The removal of what dead builds left, which this build waits for at its end.
+    sweep: Mutex<Option<JoinHandle<Result<u64>>>>,
 }
 
 /// Something that a build uses.
@@ -83,7 +85,7 @@ impl Pin {
 }
 
 impl Store {
-    /// Begins a build. What earlier builds that were killed left behind is removed in the background.
+    /// Begins a build. What earlier builds that were killed left behind is removed meanwhile; it has gone when the lease ends.
     ///
     /// # Errors
     /// The state folder cannot be written.
@@ -93,7 +95,8 @@ impl Store {
         if fs::read_dir(self.layout().leases()).map(Iterator::count).unwrap_or(0) > 1 {
             let store = self.clone();
             let swept = thread::Builder::new().name("sweep".to_owned()).spawn(move || store.sweep());
-            drop(swept); // Without a thread, or on an error, the rest stays until the next sweep.
+            // Without a thread, or on an error, the rest stays until the next sweep.
+            *lease.0.sweep.lock().unwrap_or_else(PoisonError::into_inner) = swept.ok();
         }
         Ok(lease)
     }
@@ -137,7 +140,9 @@ impl Lease {
             let folder = layout.tmp().join(&id);
             let (has_folder, names) = (Mutex::new(false), AtomicU64::new(0));
             let (pinned, here) = (Mutex::default(), Mutex::default());
-            return Ok(Lease(Arc::new(Held { id, path, folder, has_folder, file, pinned, here, names })));
+            let sweep = Mutex::default();
+            let held = Held { id, path, folder, has_folder, file, pinned, here, names, sweep };
+            return Ok(Lease(Arc::new(held)));
         }
     }
 
@@ -215,6 +220,11 @@ impl Lease {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        let sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(sweep) = sweep {
+            // What it could not remove stays for the next.
+            let _swept = sweep.join();
+        }
         // The folder first: a folder without a lease is nobody's, a lease without a lock is a dead build's. What
         // cannot be removed now is left to the next sweep.
         if remove::tree(&self.folder).is_ok() {

@@ -114,7 +114,7 @@ fn a_full_disk_is_an_error_of_its_own() {
     store.add_blob(&lease, b"small").expect("fits");
     let full = store.add_blob(&lease, &vec![7; 4 << 20]).expect_err("does not fit");
     assert!(matches!(&full, Error::DiskFull { free_bytes, .. } if *free_bytes < 2 << 20), "{full:?}");
-    assert!(full.help().expect("a fix").contains("prune"));
+    assert!(full.help().expect("a fix").contains("free space"));
     let texts = (0..10_000).map(|n| format!("text {n}"));
     let failed = texts.map(|text| store.add_blob(&lease, text.as_bytes())).find_map(Result::err);
     let failed = failed.expect("a disk of 2 MiB ends");
