@@ -23,7 +23,7 @@ failed=$(sum failed)
 if [ "$status" -ne 0 ]; then
   # What the failing tests said, or where nothing ran, what the compiler did.
   sed -n '/^failures:$/,/^test result:/p' "$log" | head -n 300
-  grep -E -A 12 '^error' "$log" | head -n 100 || true
+  grep -E -A 12 '^error(\[E|: (could not|failed to|package|no matching|the lock))' "$log" | head -n 60 || true
   [ "$failed" -gt 0 ] || failed=1
 fi
 grep -oE 'NEW [^ ]+: passes.*' "$log" || true

@@ -126,7 +126,8 @@ fn check(folder: &Path) -> Result<(), Failed> {
             .map_err(|failed| format!("build {}: {}", number + 2, failed.message().unwrap_or_default()))?;
     }
     let base_layers = usize::from(has_base);
-    if let Some(image) = &observed.image {
+    // The steps of a case of several builds may take something random, to show whether they ran.
+    if let (Some(image), true) = (&observed.image, case.then.is_empty()) {
         compare(folder, "image.txt", &image.show(base_layers).map_err(|error| error.to_string())?)?;
     }
     match &observed.stderr {
