@@ -113,12 +113,12 @@ impl View<'_> {
             message = format!("{vertex}: {message}");
         }
         let mut text = self.message(cause.code(), &message, span, cause.help().as_deref());
-        if let Cause::Exit { last_lines, .. } = cause {
-            if !last_lines.is_empty() {
-                // The run's own control sequences would reach the terminal otherwise.
-                let lines = last_lines.iter().map(|line| format!("  | {}", printable(line)));
-                let _infallible = write!(text, "\n  = last lines:\n{}", lines.collect::<Vec<_>>().join("\n"));
-            }
+        if let Cause::Exit { last_lines, .. } = cause
+            && !last_lines.is_empty()
+        {
+            // The run's own control sequences would reach the terminal otherwise.
+            let lines = last_lines.iter().map(|line| format!("  | {}", printable(line)));
+            let _infallible = write!(text, "\n  = last lines:\n{}", lines.collect::<Vec<_>>().join("\n"));
         }
         text
     }

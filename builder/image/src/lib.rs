@@ -17,6 +17,7 @@ pub mod detect;
 pub mod diff;
 pub mod encode;
 pub mod folder;
+mod inode;
 pub mod layer_tar;
 pub mod layout;
 pub mod overlay;

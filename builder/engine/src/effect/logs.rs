@@ -122,7 +122,7 @@ mod tests {
     fn the_last_lines_are_kept_however_they_come() {
         let mut tail = Tail::default();
         for n in 0..30 {
-            tail.add(format!("li").as_bytes());
+            tail.add(b"li");
             tail.add(format!("ne {n}\nx").as_bytes());
             tail.add(b"\n");
         }

@@ -101,10 +101,10 @@ impl Effects {
             Some((key, _)) => {
                 let turn = self.wait_turn(&LockName::Step(key.digest()), job)?;
                 // Another process may have made it between our look and our turn.
-                if job.may_be_known {
-                    if let Some(record) = self.store.by_definition_key(&self.lease, &key.digest())? {
-                        return Ok(VertexResult::found(record.result));
-                    }
+                if job.may_be_known
+                    && let Some(record) = self.store.by_definition_key(&self.lease, &key.digest())?
+                {
+                    return Ok(VertexResult::found(record.result));
                 }
                 Some(turn)
             }

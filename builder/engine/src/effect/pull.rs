@@ -177,7 +177,7 @@ impl Effects {
             }
         }
         self.sink.event(Event::Status(status(blob.received(), true)));
-        Ok(self.clone().blocking(move |_| Ok(partial.commit()?)).await?)
+        self.clone().blocking(move |_| Ok(partial.commit()?)).await
     }
 
     fn copy_blob(&self, layout: &std::path::Path, descriptor: &Descriptor) -> Result<BlobFile, Cause> {

@@ -132,10 +132,10 @@ impl Engine {
 
     pub(crate) fn find(&self, lease: &Lease, name: &str) -> Result<FoundImage, Cause> {
         let missing = || Cause::NoImage { name: name.to_owned(), place: "the local store".to_owned() };
-        if let Ok(reference) = Reference::parse(name) {
-            if let Some(row) = self.store.image(lease, &reference)? {
-                return self.read(lease, &row);
-            }
+        if let Ok(reference) = Reference::parse(name)
+            && let Some(row) = self.store.image(lease, &reference)?
+        {
+            return self.read(lease, &row);
         }
         match self.store.images_by_id_prefix(name)?.as_slice() {
             [only] => self.read(lease, only),

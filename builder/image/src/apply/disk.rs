@@ -10,19 +10,20 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, Dev, Dir, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
-        XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr, ftruncate, futimens, linkat, makedev,
-        mkdirat, mknodat, openat, symlinkat, unlinkat, utimensat,
+        AtFlags, CWD, Dev, Dir, FileType, Mode, OFlags, XattrFlags, chmodat, chownat, fchmod, fchown,
+        fsetxattr, ftruncate, futimens, linkat, makedev, mkdirat, mknodat, openat, symlinkat, unlinkat,
+        utimensat,
     },
     io::Errno,
 };
-use tree::{Kind, LayerPath, Mtime, Node};
+use tree::{Kind, LayerPath, Node};
 
 use super::{ApplyError, ApplyOptions, Ownership};
 use crate::{
     attributes::Attributes,
     beneath,
-    overlay::{OverlayXattrs, is_overlay_xattr},
+    inode::{accept_xattr, gid, own_xattrs, times, uid},
+    overlay::OverlayXattrs,
 };
 
 pub(super) struct Disk {
@@ -195,37 +196,8 @@ impl Disk {
     }
 }
 
-/// Lets pass what the file system cannot hold or what may not be set, in a user namespace or on a special file: the
-/// manifest has it.
-fn accept_xattr(set: Result<(), Errno>) -> Result<(), Errno> {
-    match set {
-        Err(Errno::OPNOTSUPP | Errno::PERM) => Ok(()),
-        other => other,
-    }
-}
-
 fn open_folder(root: &OwnedFd, path: &LayerPath) -> Result<OwnedFd, Errno> {
     beneath::open(root.as_fd(), path, OFlags::PATH | OFlags::DIRECTORY)
-}
-
-fn own_xattrs(node: &Node) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let own = node.xattrs.iter().filter(|(name, _)| !is_overlay_xattr(name));
-    own.map(|(name, value)| (name.as_slice(), value.as_slice()))
-}
-
-fn uid(node: &Node) -> Option<Uid> {
-    Some(Uid::from_raw(node.uid))
-}
-
-fn gid(node: &Node) -> Option<Gid> {
-    Some(Gid::from_raw(node.gid))
-}
-
-fn times(mtime: Mtime) -> Timestamps {
-    Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanoseconds.into() },
-    }
 }
 
 /// A file that is being written; its holes stay holes.

@@ -9,13 +9,12 @@ use std::{
 use rayon::prelude::*;
 use rustix::{
     fs::{
-        AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat,
-        chownat, fchmod, fchown, fsetxattr, futimens, linkat, makedev, mkdirat, mknodat, openat, symlinkat,
-        utimensat,
+        AtFlags, FileType, Mode, OFlags, XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr, futimens,
+        linkat, makedev, mkdirat, mknodat, openat, symlinkat, utimensat,
     },
     io::Errno,
 };
-use tree::{Kind, LayerPath, Mtime, Node};
+use tree::{Kind, LayerPath, Node};
 
 use super::{
     FolderError, Form, SourceFolder,
@@ -27,7 +26,7 @@ use crate::{
     attributes::Attributes,
     beneath,
     copy::{ContentSource, Plan},
-    overlay::is_overlay_xattr,
+    inode::{accept_xattr, gid, own_xattrs, times, uid},
 };
 
 pub(super) struct Writer<'a> {
@@ -275,34 +274,5 @@ fn fault_of(fault: Fault, to: &LayerPath, from: &LayerPath) -> FolderError {
     match fault {
         Fault::Changed => FolderError::Changed { path: from.clone() },
         Fault::Call(call, errno) => failed(call, to)(errno),
-    }
-}
-
-/// Lets pass what the file system cannot hold or what may not be set, in a user namespace or on a special
-/// file: the manifest has it.
-fn accept_xattr(set: Result<(), Errno>) -> Result<(), Errno> {
-    match set {
-        Err(Errno::OPNOTSUPP | Errno::PERM) => Ok(()),
-        other => other,
-    }
-}
-
-fn own_xattrs(node: &Node) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let own = node.xattrs.iter().filter(|(name, _)| !is_overlay_xattr(name));
-    own.map(|(name, value)| (name.as_slice(), value.as_slice()))
-}
-
-fn uid(node: &Node) -> Option<Uid> {
-    Some(Uid::from_raw(node.uid))
-}
-
-fn gid(node: &Node) -> Option<Gid> {
-    Some(Gid::from_raw(node.gid))
-}
-
-fn times(mtime: Mtime) -> Timestamps {
-    Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanoseconds.into() },
     }
 }
