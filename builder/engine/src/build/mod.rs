@@ -18,7 +18,7 @@ use crate::{
     cancel::Cancel,
     effect::Effects,
     error::{Cause, Error},
-    export::{Built, Exporter, ImageSet, metadata},
+    export::{Built, Exporter, metadata},
     progress::{Event, Warning},
     request::{BuildRequest, Output},
     result::VertexResult,
@@ -142,24 +142,9 @@ fn export(exporter: &Exporter<'_>, request: &BuildRequest) -> Result<BuildOutcom
             written => written?,
         };
         if let Some(set) = set {
-            if *output == Output::Store {
-                name(exporter, &set)?;
-            }
             outcome.metadata = metadata(&set, &request.tags);
             outcome.image = Some(set.top);
         }
     }
     Ok(outcome)
-}
-
-fn name(exporter: &Exporter<'_>, set: &ImageSet) -> Result<(), Cause> {
-    let (store, lease) = (&exporter.effects.store, &exporter.effects.lease);
-    let now = exporter.effects.clock.now().epoch();
-    if exporter.tags.is_empty() {
-        store.add_image(lease, &set.top, now)?;
-    }
-    for tag in exporter.tags {
-        store.tag(lease, tag, &set.top, now)?;
-    }
-    Ok(())
 }

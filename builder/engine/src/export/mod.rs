@@ -73,7 +73,10 @@ impl Exporter<'_> {
             }
             Output::Store => {
                 let shown = Internal::start(self.effects, "exporting to image");
-                let set = self.image_set(&ImageForm::default(), &shown);
+                let set = self.image_set(&ImageForm::default(), &shown).and_then(|set| {
+                    self.name(&set, &shown)?;
+                    Ok(set)
+                });
                 shown.end(set.as_ref().err());
                 set.map(Some)
             }
@@ -119,6 +122,19 @@ impl Exporter<'_> {
                 done.map(|()| None)
             }
         }
+    }
+
+    /// Lists the image in the local store, under its names.
+    fn name(&self, set: &ImageSet, shown: &Internal<'_>) -> Result<(), Cause> {
+        let (store, lease) = (&self.effects.store, &self.effects.lease);
+        let now = self.effects.clock.now().epoch();
+        shown.part(&format!("writing image {}", set.top.digest), 0, || {
+            if self.tags.is_empty() { store.add_image(lease, &set.top, now) } else { Ok(()) }
+        })?;
+        for tag in self.tags {
+            shown.part(&format!("naming to {tag}"), 0, || store.tag(lease, tag, &set.top, now))?;
+        }
+        Ok(())
     }
 
     fn named(&self, set: &ImageSet, form: &ImageForm) -> Vec<NamedImage> {
