@@ -19,5 +19,6 @@ stop_registry() { kill "$(cat "$work/registry.pid")" 2> /dev/null || true; }
 trap stop_registry EXIT
 
 # For networks whose https goes through a certificate authority of their own: this machine's certificates.
+# shellcheck disable=SC2034,SC2054
 secret=()
-[ ! -r /etc/ssl/certs/ca-certificates.crt ] || secret=(--secret id=ca,src=/etc/ssl/certs/ca-certificates.crt)
+[ ! -r /etc/ssl/certs/ca-certificates.crt ] || secret=(--secret "id=ca,src=/etc/ssl/certs/ca-certificates.crt")

@@ -56,9 +56,10 @@ class Meter:
     def resident(self):
         """Bytes resident in all processes of the group; a page that two of them share counts twice."""
         total = 0
-        for procs in self.group.rglob("cgroup.procs"):
+        # Groups and processes end while they are looked at; os.walk passes over what is gone.
+        for folder, _, _ in os.walk(self.group):
             try:
-                ids = procs.read_text().split()
+                ids = Path(folder, "cgroup.procs").read_text().split()
             except OSError:
                 continue
             for pid in ids:

@@ -6,9 +6,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use kiln_tests::machine;
 use kiln_tests::program::{program, workspace};
@@ -56,6 +57,7 @@ fn main() {
         })
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    drop(DOCKER_IO.lock().expect("no holder panics").take());
     if std::env::var_os("BLESS").is_some() {
         let names = passed.lock().expect("no holder panics").iter().cloned().collect::<Vec<_>>().join("\n");
         fs::write(Path::new(HERE).join("passing.txt"), names + "\n").expect("the checkout can be written");
@@ -76,7 +78,9 @@ fn on_purpose() -> BTreeSet<String> {
 
 /// The folder of the written cases, made anew where the script that writes them is younger.
 fn cases() -> Result<PathBuf, String> {
-    for need in ["root", "busybox", "program:gcc", "program:python3"] {
+    for need in
+        ["root", "busybox", "program:gcc", "program:python3", "program:docker-registry", "program:skopeo"]
+    {
         if let Some(reason) = machine::lacks(need) {
             return Err(reason);
         }
@@ -102,17 +106,29 @@ fn cases() -> Result<PathBuf, String> {
     Ok(folder)
 }
 
-/// A registry that stands in for docker.io, for the case that names an image there; started once, when first asked
-/// for. Returns the path of the settings.
-fn docker_io() -> Option<PathBuf> {
-    static REGISTRY: OnceLock<Option<(Registry, PathBuf)>> = OnceLock::new();
+/// A registry that stands in for docker.io, for the case that names an image there, and the settings that say so. It
+/// starts when first asked for; `main` ends it, because what a static holds is not dropped.
+static DOCKER_IO: Mutex<Option<(Registry, PathBuf)>> = Mutex::new(None);
+
+/// The path of the settings by which [`DOCKER_IO`] is found.
+fn docker_io() -> Result<PathBuf, String> {
+    let mut started = DOCKER_IO.lock().map_err(|error| error.to_string())?;
+    if let Some((_, settings)) = &*started {
+        return Ok(settings.clone());
+    }
     let start = || {
-        let registry = Registry::start().ok()?;
-        registry.push(machine::base_layout().ok()?, "busybox:latest", "library/busybox:latest").ok()?;
-        let settings = registry.settings_as_docker_io().ok()?;
-        Some((registry, settings))
+        let registry = Registry::start()?;
+        registry.push(
+            machine::base_layout().map_err(io::Error::other)?,
+            "busybox:latest",
+            "library/busybox:latest",
+        )?;
+        let settings = registry.settings_as_docker_io()?;
+        io::Result::Ok((registry, settings))
     };
-    REGISTRY.get_or_init(start).as_ref().map(|(_, settings)| settings.clone())
+    let (registry, settings) = start().map_err(|error| error.to_string())?;
+    *started = Some((registry, settings.clone()));
+    Ok(settings)
 }
 
 /// Builds one case and compares it with its reference; what differs is the error.
@@ -129,9 +145,7 @@ fn compare(cases: &Path, name: &str) -> Result<(), String> {
     run.arg(Path::new(HERE).join("diffbuild.py")).arg("--cases").arg(cases.join("cases.json"));
     run.arg("--ref").arg(Path::new(HERE).join("expected")).args(["--check-expect", "-v", "--b-name", "kiln"]);
     run.args(["--match", &format!("^{name}$"), "--b-cmd", &build]).stdin(Stdio::null());
-    if let Some(settings) = docker_io() {
-        run.env("KILN_REGISTRIES", settings);
-    }
+    run.env("KILN_REGISTRIES", docker_io()?);
     let output = run.output().map_err(|error| error.to_string())?;
     if output.status.success() {
         return Ok(());

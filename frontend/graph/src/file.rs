@@ -1,5 +1,7 @@
 //! `COPY`, `ADD`, `WORKDIR` and heredocs: changes to a tree that need no process.
 
+use crate::Chmod;
+
 /// Actions on trees, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileOp {
@@ -130,110 +132,4 @@ pub enum OwnerName {
         /// The tree.
         of: ActionInput,
     },
-}
-
-/// A mode as `chmod(1)` takes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Chmod {
-    /// 0 to 0o7777.
-    Octal(u32),
-    /// `u=rwX,go=rX`; the umask counts as 0.
-    Symbolic(Vec<ChmodClause>),
-}
-
-/// One clause of a symbolic mode.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChmodClause {
-    /// The letters before the operator, of `u`, `g`, `o`, `a`; empty is `a`.
-    pub who: String,
-    /// The operator.
-    pub operator: ChmodOperator,
-    /// The letters after it, of `r`, `w`, `x`, `X`, `s`, `t`, `u`, `g`, `o`.
-    pub permissions: String,
-}
-
-/// What a clause does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChmodOperator {
-    /// `+`
-    Add,
-    /// `-`
-    Remove,
-    /// `=`
-    Set,
-}
-
-impl Chmod {
-    /// The mode (0 to 0o7777) of a file or folder that had `mode`.
-    pub fn apply(&self, mode: u32, is_directory: bool) -> u32 {
-        match self {
-            Chmod::Octal(mode) => *mode,
-            Chmod::Symbolic(clauses) => {
-                clauses.iter().fold(mode, |mode, clause| clause.apply(mode, is_directory))
-            }
-        }
-    }
-}
-
-impl ChmodClause {
-    fn apply(&self, mode: u32, is_directory: bool) -> u32 {
-        let all = self.who.is_empty() || self.who.contains('a');
-        let (user, group, other) =
-            (all || self.who.contains('u'), all || self.who.contains('g'), all || self.who.contains('o'));
-        let mut triple = 0;
-        let mut special = 0;
-        for letter in self.permissions.chars() {
-            match letter {
-                'r' => triple |= 4,
-                'w' => triple |= 2,
-                'x' => triple |= 1,
-                'X' if is_directory || mode & 0o111 != 0 => triple |= 1,
-                's' => special |= if user { 0o4000 } else { 0 } | if group { 0o2000 } else { 0 },
-                't' if all || other => special |= 0o1000,
-                'u' => triple |= mode >> 6 & 7,
-                'g' => triple |= mode >> 3 & 7,
-                'o' => triple |= mode & 7,
-                _ => {}
-            }
-        }
-        let spread = |on: bool, shift: u32, bits: u32| if on { bits << shift } else { 0 };
-        let bits = spread(user, 6, triple) | spread(group, 3, triple) | spread(other, 0, triple) | special;
-        match self.operator {
-            ChmodOperator::Add => mode | bits,
-            ChmodOperator::Remove => mode & !bits,
-            ChmodOperator::Set => {
-                let cleared = spread(user, 6, 7) | spread(group, 3, 7) | spread(other, 0, 7);
-                let cleared_special = if user { 0o4000 } else { 0 }
-                    | if group { 0o2000 } else { 0 }
-                    | if all { 0o1000 } else { 0 };
-                mode & !cleared & !cleared_special | bits
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn symbolic_modes_are_applied_clause_by_clause() {
-        let clause = |who: &str, operator, permissions: &str| ChmodClause {
-            who: who.to_owned(),
-            operator,
-            permissions: permissions.to_owned(),
-        };
-        use ChmodOperator::{Add, Remove, Set};
-        for (clauses, before, directory, after) in [
-            (vec![clause("u", Set, "rwX"), clause("go", Set, "rX")], 0o600, false, 0o644),
-            (vec![clause("u", Set, "rwX"), clause("go", Set, "rX")], 0o700, true, 0o755),
-            (vec![clause("", Add, "x")], 0o644, false, 0o755),
-            (vec![clause("a", Remove, "w")], 0o666, false, 0o444),
-            (vec![clause("u", Add, "s")], 0o755, false, 0o4755),
-            (vec![clause("g", Set, "u")], 0o740, false, 0o770),
-            (vec![clause("", Add, "t")], 0o755, true, 0o1755),
-        ] {
-            assert_eq!(Chmod::Symbolic(clauses.clone()).apply(before, directory), after, "{clauses:?}");
-        }
-    }
 }

@@ -9,16 +9,18 @@
 //!
 //! Pure: no file, socket, clock or environment.
 
+mod chmod;
 mod encode;
 mod exec;
 mod file;
 mod source;
 mod vertex;
 
+pub use chmod::{Chmod, ChmodClause, ChmodOperator};
 pub use encode::{Ingredient, OpDigest, VertexDigest, ingredients};
 pub use exec::{
     CacheSharing, Exec, ExtraHost, Mount, MountKind, Network, Resources, SecretEnv, Security, Ulimit,
 };
-pub use file::{ActionInput, Chmod, ChmodClause, ChmodOperator, Copy, FileAction, FileOp, Owner, OwnerName};
+pub use file::{ActionInput, Copy, FileAction, FileOp, Owner, OwnerName};
 pub use source::{Git, Http, Local, OciLayout, Source};
 pub use vertex::{About, Edge, Graph, Op, SourceRange, UnknownInput, Vertex, VertexId};

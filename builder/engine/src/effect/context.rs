@@ -88,10 +88,7 @@ impl Context {
 
     /// What messages call it.
     pub(crate) fn shown(&self) -> String {
-        match self.name.as_str() {
-            "context" => "the build context".to_owned(),
-            name => format!("the context `{name}`"),
-        }
+        shown(&self.name)
     }
 }
 
@@ -151,7 +148,7 @@ impl Effects {
     }
 
     fn read_context(&self, local: &Local) -> Result<(Context, HashCache), Cause> {
-        let shown = || PathBuf::from(format!("the context `{}`", local.name));
+        let shown = || PathBuf::from(shown(&local.name));
         let folder = self.client.context(&local.name).map_err(Cause::io("read", shown()))?;
         let root = open(&folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| Cause::io("open", &folder)(errno.into()))?;
@@ -200,6 +197,14 @@ impl Effects {
         let folder = self.context_folder(context)?;
         let id = self.store.commit_layer(&self.lease, &context.layer, Some(&folder), None)?;
         Ok(VertexResult::layers(vec![store::ResultLayer { layer: id, created: None }]))
+    }
+}
+
+/// What messages call a context.
+fn shown(name: &str) -> String {
+    match name {
+        "context" => "the build context".to_owned(),
+        name => format!("the context `{name}`"),
     }
 }
 
