@@ -99,7 +99,7 @@ def main():
     finally:
         for builder in builders:
             builder.stop()
-    document = {"date": started, "machine": machine(), "runs": a.runs, "command": " ".join(["tests/bench/run.sh", *sys.argv[1:]]),
+    document = {"date": started, "machine": machine(), "runs": a.runs, "command": f"tests/bench/run.sh --runs {a.runs} --only {a.only} --peers {a.peers}",
                 "builders": {builder.name: builder.version for builder in builders}, "results": results}
     Path(a.json).write_text(json.dumps(document, indent=1) + "\n")
     return 1 if any("error" in row for row in results) else 0

@@ -72,6 +72,14 @@ pub enum Cause {
         /// A path that is there and is spelled much like it.
         near: Option<String>,
     },
+    /// A source of `COPY` or `ADD` is a link to something that is not there.
+    #[error("`{path}` is a link that leads nowhere in {of}")]
+    CopyDangling {
+        /// The source as written.
+        path: String,
+        /// As of [`Cause::CopyMissing`].
+        of: String,
+    },
     /// A copy cannot be done.
     #[error(transparent)]
     Copy(#[from] image::copy::CopyError),
@@ -163,7 +171,7 @@ impl Cause {
             Cause::Store(_) => "state-folder",
             Cause::Registry(error) => error.code(),
             Cause::CopyMissing { ignored: true, .. } => "copy-ignored",
-            Cause::CopyMissing { .. } => "copy-missing",
+            Cause::CopyMissing { .. } | Cause::CopyDangling { .. } => "copy-missing",
             Cause::Copy(_) => "copy",
             Cause::Scan(_) => "read",
             Cause::Folder(_) => "write",

@@ -45,20 +45,23 @@ impl std::fmt::Debug for Context {
 }
 
 impl Context {
-    /// Whether a path, as `COPY` writes it, is there and left out by the ignore file.
-    pub(crate) fn is_ignored(&self, path: &str) -> bool {
-        let Ok(path) = LayerPath::clamp(&text::encode(path)) else { return false };
-        let name = String::from_utf8_lossy(path.name()).into_owned();
-        let parent = path.parent().unwrap_or_default().to_string();
-        let there = self.names(std::path::Path::new(parent.trim_start_matches('/')));
-        there.is_some_and(|names| names.contains(&name)) && self.ignore.excludes(path.as_bytes())
+    /// Says that a source is not in the context, or why it cannot be seen there.
+    pub(crate) fn missing(&self, path: &str) -> Cause {
+        let (of, shown) = (self.shown(), path.trim_start_matches('/').to_owned());
+        let ignored =
+            LayerPath::clamp(&text::encode(path)).is_ok_and(|path| self.ignore.excludes(path.as_bytes()));
+        match (self.is_there(path), ignored) {
+            (true, false) => Cause::CopyDangling { path: shown, of },
+            (there, _) => Cause::CopyMissing { path: shown, of, ignored: there, near: self.near(path) },
+        }
     }
 
-    /// Says that a source is not in the context.
-    pub(crate) fn missing(&self, path: &str) -> Cause {
-        let (ignored, near) = (self.is_ignored(path), self.near(path));
-        let path = path.trim_start_matches('/').to_owned();
-        Cause::CopyMissing { path, of: self.shown(), ignored, near }
+    /// Whether a path, as `COPY` writes it, names something, be it a link that leads nowhere.
+    fn is_there(&self, path: &str) -> bool {
+        let path = std::path::Path::new(path.trim_start_matches('/'));
+        let name = path.file_name().and_then(|name| name.to_str());
+        let names = path.parent().and_then(|parent| self.names(parent)).unwrap_or_default();
+        name.is_some_and(|name| names.iter().any(|known| known == name))
     }
 
     /// A name in the path's folder that is spelled much like its last part.
