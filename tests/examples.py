@@ -114,12 +114,15 @@ def together(kiln, work):
     started = []
     for number in ("one", "two"):
         iidfile = work / f"iid-{number}"
-        run = subprocess.Popen(command(kiln, state, context, iidfile), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                               text=True, errors="replace")
-        started.append((run, iidfile))
+        # Into a file: a pipe that nobody reads while the other build is waited for fills up, and both stand still.
+        progress = work / f"progress-{number}"
+        with progress.open("w") as stderr:
+            run = subprocess.Popen(command(kiln, state, context, iidfile), stdout=subprocess.DEVNULL, stderr=stderr)
+        started.append((run, iidfile, progress))
     results = []
-    for run, iidfile in started:
-        stderr = run.communicate()[1]
+    for run, iidfile, progress in started:
+        run.wait()
+        stderr = progress.read_text(errors="replace")
         results.append(Built(subprocess.CompletedProcess([], run.returncode, "", stderr), iidfile))
     must(all(built.status == 0 for built in results), "two builds at once: both succeed")
     must(results[0].id == results[1].id, "two builds at once: the same digest")
