@@ -10,7 +10,7 @@ use dockerfile::{Facts, ImageFact, LayoutVersion, Lowering, NamedContext, Reques
 use oci::{Digest, ImageConfig, Platform};
 
 /// The graph of the Dockerfile in `folder`, a case's, with what of `arguments` matters for it; `with_base` gives
-/// `FROM busybox` an image. The platform is linux/amd64.
+/// `FROM busybox` an image. The machine is linux/amd64.
 ///
 /// # Errors
 /// The Dockerfile does not parse or lower; a fact is asked for that is not the base image.
@@ -66,6 +66,10 @@ fn read_arguments(arguments: &[String], request: &mut Request) -> Result<(), Str
             "--target" => request.target = Some(value.clone()),
             "--build-arg" => insert(&mut request.build_args)?,
             "--label" => insert(&mut request.labels)?,
+            "--platform" => {
+                let platforms = value.split(',').map(str::parse).collect::<Result<Vec<Platform>, _>>();
+                request.platforms.extend(platforms.map_err(|error| error.to_string())?);
+            }
             "--build-context" => {
                 let name = value.split('=').next().unwrap_or_default().to_owned();
                 request.named_contexts.insert(name, NamedContext::Local { ignore: Vec::new() });

@@ -5,11 +5,16 @@
 //! ```toml
 //! needs = ["root", "busybox"]     # what the machine must have (machine::lacks); `busybox` also gives FROM busybox
 //! setup = "mkfifo context/pipe"   # shell, in a copy of the case: what git cannot keep
-//! args = ["--target", "x"]        # {case} is the copy's path
+//! serve = "www"                   # a folder that is served while the case runs, as http://any.host (kiln_tests::server)
+//! context = "{server}/a.tar"      # what is built in place of the folder `context`, if there is one
+//! stdin = "context.tar"           # a file of the case
+//! args = ["--target", "x"]        # {case} is the copy's path, {server} the address of what is served
+//! env = { TOKEN = "x" }           # variables that the program is given
 //! exit = 1
 //! stderr_has = ["Dockerfile:2"]
 //! stderr_lacks = ["panicked"]
 //! without_capabilities = ["dac_override"]
+//! requests = ["GET /a 200"]       # what the server was asked, in this order
 //! ran = ["RUN a"]                 # what ran and was not cached, by a part of its name; no other instruction did
 //! digest = "same"                 # or "new": beside the build before
 //!
@@ -18,6 +23,7 @@
 //! append = { "Dockerfile" = "# a comment" }
 //! remove = ["context/b"]
 //! touch = ["context/a"]
+//! run = "rm -r context/b"         # shell, in the copy
 //! ran = []
 //! digest = "same"
 //! ```
@@ -40,6 +46,8 @@ pub struct Case {
     pub needs: Vec<String>,
     /// Shell commands that make what git cannot keep.
     pub setup: Option<String>,
+    /// A folder of the case that is served over http.
+    pub serve: Option<String>,
     /// Capabilities that the program is started without.
     #[serde(default)]
     pub without_capabilities: Vec<String>,
@@ -56,6 +64,15 @@ pub struct Case {
 pub struct Expected {
     /// Flags; none for those of the build before.
     pub args: Option<Vec<String>>,
+    /// The context; none for that of the build before, and at first the folder.
+    pub context: Option<String>,
+    /// The file of the case that is standard input; none for that of the build before.
+    pub stdin: Option<String>,
+    /// Variables that the program is given, those of the builds before too.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// What the server was asked; none where nobody cares.
+    pub requests: Option<Vec<String>>,
     /// The exit status.
     #[serde(default)]
     pub exit: i32,
@@ -96,6 +113,8 @@ pub struct Then {
     /// Files that get another modification time and nothing else.
     #[serde(default)]
     pub touch: Vec<String>,
+    /// Shell commands.
+    pub run: Option<String>,
     /// What is expected.
     #[serde(flatten)]
     pub expected: Expected,
@@ -129,11 +148,11 @@ impl Case {
             Some(key) => Err(format!("no key `{key}` is known here")),
             None => Ok(()),
         };
-        known(&table, &["needs", "setup", "without_capabilities", "then"])?;
+        known(&table, &["needs", "setup", "serve", "without_capabilities", "then"])?;
         for then in table.get("then").and_then(toml::Value::as_array).into_iter().flatten() {
             known(
                 then.as_table().ok_or("`then` is a list of tables")?,
-                &["write", "append", "remove", "touch"],
+                &["write", "append", "remove", "touch", "run"],
             )?;
         }
         table.try_into().map_err(|error: toml::de::Error| error.to_string())
@@ -142,7 +161,18 @@ impl Case {
 
 impl Expected {
     /// The keys of `case.toml` that this type holds.
-    const KEYS: [&str; 6] = ["args", "exit", "stderr_has", "stderr_lacks", "ran", "digest"];
+    const KEYS: [&str; 10] = [
+        "args",
+        "env",
+        "requests",
+        "exit",
+        "stderr_has",
+        "stderr_lacks",
+        "ran",
+        "digest",
+        "context",
+        "stdin",
+    ];
 }
 
 impl Then {
@@ -163,7 +193,10 @@ impl Then {
         for path in &self.touch {
             set_time(&copy.join(path), 1_800_000_000)?;
         }
-        Ok(())
+        match &self.run {
+            Some(script) => set_up(script, copy).map_err(io::Error::other),
+            None => Ok(()),
+        }
     }
 }
 

@@ -9,13 +9,16 @@ use oci::Digest;
 use serde_json::Value;
 
 /// An image in an OCI archive, with its blobs in memory: what the tests build is small.
+#[derive(Default)]
 pub struct Image {
-    /// Digest of the manifest, as `index.json` has it.
+    /// Digest of the manifest, or of the index of several platforms, as `index.json` has it.
     pub manifest: String,
-    /// The config as it stands.
+    /// The config as it stands; of an index none.
     pub config: Value,
     /// The layers' tars, uncompressed, bottom first.
     layers: Vec<Vec<u8>>,
+    /// Of an index its images, in its order, each with its platform as the index has it.
+    pub platforms: Vec<(Value, Image)>,
 }
 
 fn bad(what: impl Into<String>) -> io::Error {
@@ -61,31 +64,47 @@ impl Image {
         }
         let index: Value =
             serde_json::from_slice(members.get("index.json").ok_or_else(|| bad("no index.json"))?)?;
-        let manifest_digest = text(&index, "/manifests/0/digest")?.to_owned();
-        let manifest: Value = serde_json::from_slice(blob(&members, &manifest_digest)?)?;
-        let config: Value = serde_json::from_slice(blob(&members, text(&manifest, "/config/digest")?)?)?;
+        Image::of(&members, text(&index, "/manifests/0/digest")?)
+    }
+
+    /// The image of that digest.
+    fn of(members: &BTreeMap<String, Vec<u8>>, digest: &str) -> io::Result<Image> {
         let listed = |value: &Value, pointer: &str| {
             value.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default()
         };
+        let manifest: Value = serde_json::from_slice(blob(members, digest)?)?;
+        if manifest.get("manifests").is_some() {
+            let one =
+                |entry: &Value| Ok((entry["platform"].clone(), Image::of(members, text(entry, "/digest")?)?));
+            let platforms = listed(&manifest, "/manifests").iter().map(one).collect::<io::Result<_>>()?;
+            return Ok(Image { manifest: digest.to_owned(), platforms, ..Image::default() });
+        }
+        let config: Value = serde_json::from_slice(blob(members, text(&manifest, "/config/digest")?)?)?;
         let mut layers = Vec::new();
         for layer in listed(&manifest, "/layers") {
-            layers.push(unpacked(blob(&members, text(&layer, "/digest")?)?)?);
+            layers.push(unpacked(blob(members, text(&layer, "/digest")?)?)?);
         }
         let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
         if listed(&config, "/rootfs/diff_ids") != diff_ids {
             return Err(bad("the config's diff ids are not those of the layers"));
         }
-        Ok(Image { manifest: manifest_digest, config, layers })
+        Ok(Image { manifest: digest.to_owned(), config, layers, platforms: Vec::new() })
     }
 
     /// The image as text: the config without times and digests, then one line a file, in the archive's order:
     /// `layer path type mode uid:gid size digest`.
     ///
-    /// The lowest `base_layers` layers are left out: they are another's work.
+    /// The lowest `base_layers` layers are left out: they are another's work. Of an index each image behind its platform.
     ///
     /// # Errors
     /// A layer that is no tar archive.
     pub fn show(&self, base_layers: usize) -> io::Result<String> {
+        if !self.platforms.is_empty() {
+            let shown = |(platform, image): &(Value, Image)| {
+                Ok(format!("== {platform}\n{}", image.show(base_layers)?))
+            };
+            return self.platforms.iter().map(shown).collect();
+        }
         let mut config = self.config.clone();
         without_times(&mut config);
         config["rootfs"]["diff_ids"] = format!("{} layers", self.layers.len()).into();

@@ -5,13 +5,16 @@
 //! so that an error of the writer is not repeated by the reader.
 //!
 //! The tests themselves are in `tests/tests/`: `fixtures` (one folder a case), `conformance` (BuildKit's results),
-//! `crash` (killed, interrupted, out of space) and `imports` (the shape of the house).
+//! `crash` (killed, interrupted, out of space), `remote` (the same of downloads), `platform` (steps for other machines),
+//! `walk` (what of a context is looked at) and `imports` (the shape of the house).
 
 pub mod asked;
 pub mod case;
+pub mod emulator;
 pub mod image;
 pub mod machine;
 pub mod program;
 pub mod registry;
+pub mod server;
 pub mod sources;
 pub mod traces;

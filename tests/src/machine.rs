@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::program::workspace;
+use crate::{emulator, program::workspace};
 
 /// Says that a test cannot run here and why, in the form that `tests/run.sh` collects and compares with
 /// `tests/skipped.txt`.
@@ -14,15 +14,19 @@ pub fn skip(test: &str, reason: &str) {
 
 /// Why the machine lacks `need`, or none where it has it.
 ///
-/// Needs: `root`, `busybox` (the base image of the fixtures), and `program:NAME`, a program on the `PATH`.
+/// Needs: `root`, `busybox` (the base image of the fixtures), `program:NAME`, a program on the `PATH`, and
+/// `refuses:ARCHITECTURE`, that programs of it are not run.
 pub fn lacks(need: &str) -> Option<String> {
     match need {
         "root" => (!rustix::process::geteuid().is_root()).then(|| "not started as root".to_owned()),
         "busybox" => base_layout().err(),
-        _ => match need.strip_prefix("program:") {
-            Some(name) if on_path(name) => None,
-            Some(name) => Some(format!("no {name} on the PATH")),
-            None => Some(format!("nobody knows what `{need}` is")),
+        _ => match need.split_once(':') {
+            Some(("program", name)) if on_path(name) => None,
+            Some(("program", name)) => Some(format!("no {name} on the PATH")),
+            Some(("refuses", architecture)) => {
+                emulator::runs(architecture).then(|| format!("this machine runs programs for {architecture}"))
+            }
+            _ => Some(format!("nobody knows what `{need}` is")),
         },
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -98,12 +99,16 @@ impl Run {
 pub struct Build {
     /// The state folder.
     pub root: PathBuf,
-    /// The context folder.
+    /// The context: a folder, or an address.
     pub context: PathBuf,
+    /// A file that is standard input.
+    pub stdin: Option<PathBuf>,
     /// Flags, before the context.
     pub arguments: Vec<OsString>,
     /// Capabilities that the program is started without, as `setpriv` names them: `dac_override`.
     pub without_capabilities: Vec<String>,
+    /// Variables that the program is given.
+    pub env: BTreeMap<String, String>,
 }
 
 impl Build {
@@ -112,8 +117,10 @@ impl Build {
         Build {
             root: root.to_owned(),
             context: context.to_owned(),
+            stdin: None,
             arguments: Vec::new(),
             without_capabilities: Vec::new(),
+            env: BTreeMap::new(),
         }
     }
 
@@ -142,9 +149,24 @@ impl Build {
         for name in ["BUILDKIT_PROGRESS", "DOCKER_DEFAULT_PLATFORM", "KILN_ROOT", "SOURCE_DATE_EPOCH"] {
             command.env_remove(name);
         }
-        command.arg("--root").arg(&self.root).args(["build", "--progress", "rawjson"]);
-        command.args(&self.arguments).arg(&self.context).stdin(Stdio::null());
+        command.envs(&self.env);
+        command.arg("--root").arg(&self.root).arg("build");
+        // What ran is known only where the case does not look at another view.
+        if !self.arguments.iter().any(|argument| argument == "--progress") {
+            command.args(["--progress", "rawjson"]);
+        }
+        command.args(&self.arguments).arg(&self.context).stdin(self.stdin());
         command
+    }
+
+    /// Standard input.
+    ///
+    /// # Panics
+    /// Where the file is not there.
+    pub fn stdin(&self) -> Stdio {
+        let open =
+            |path: &PathBuf| File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        self.stdin.as_ref().map_or_else(Stdio::null, |path| open(path).into())
     }
 
     /// Runs it to its end.

@@ -1,23 +1,25 @@
 //! Every folder `tests/fixtures/<area>/<case>/` is a test named `area/case`; `kiln_tests::case` tells its form.
 //!
 //! What is in a case's `expect/` is compared: `graph.txt` (what the frontend asked for), `image.txt` (the image's
-//! config, then a line a file) and `stderr.txt` (what the user sees), each of the last build that has one. `BLESS=1`
-//! writes them instead.
+//! config, then a line a file), `stderr.txt` (what the user sees) and, of a case with `--call`, `stdout.txt` (the answer),
+//! each of the last build that has one. `BLESS=1` writes them instead.
 //!
 //! `twice/area/case` builds the case two times, in two folders, state folders, time zones and umasks, with one and
 //! with many threads: the two images have one digest.
 //!
 //! With `KILN_BIN` the cases run another build of the program.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use kiln_tests::asked;
 use kiln_tests::case::{self, Case, Expected, Standing};
 use kiln_tests::image::Image;
 use kiln_tests::machine;
 use kiln_tests::program::{Build, Run};
+use kiln_tests::server::Server;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 fn main() {
@@ -25,7 +27,9 @@ fn main() {
     let mut trials = Vec::new();
     for (name, folder) in cases() {
         // A case of several builds is about the cache, and may ask the clock to show which steps ran.
-        if Case::read(&folder).is_ok_and(|case| case.first.exit == 0 && case.then.is_empty()) {
+        if Case::read(&folder)
+            .is_ok_and(|case| case.first.exit == 0 && case.then.is_empty() && !calls(&case.first))
+        {
             trials.push(trial(format!("twice/{name}"), folder.clone(), check_twice));
         }
         trials.push(trial(name, folder, check));
@@ -73,12 +77,15 @@ fn check_twice(folder: &Path) -> Result<(), Failed> {
         if let Some(script) = &case.setup {
             case::set_up(script, &copy)?;
         }
-        let build = prepare(&case, case.first.args.as_deref().unwrap_or_default(), scratch.path())?;
+        let server = serve(&case, &copy)?;
+        let arguments = case.first.args.as_deref().unwrap_or_default();
+        let build = prepare(&case, arguments, &Given::of(&case.first), server.as_ref(), scratch.path())?;
         let kiln = build.command();
         let mut surrounded = Command::new("sh");
         surrounded.args(["-c", "umask $0; c=$1; shift; exec taskset -c \"$c\" \"$@\"", mask, cores]);
         surrounded.arg(kiln.get_program()).args(kiln.get_args());
-        surrounded.env("TZ", zone).env("SOURCE_DATE_EPOCH", "1700000000").stdin(Stdio::null());
+        surrounded.envs(&build.env);
+        surrounded.env("TZ", zone).env("SOURCE_DATE_EPOCH", "1700000000").stdin(build.stdin());
         let output = surrounded.output().map_err(|error| error.to_string())?;
         if !output.status.success() {
             let stderr = String::from_utf8_lossy(&output.stderr);
@@ -98,8 +105,39 @@ fn check_twice(folder: &Path) -> Result<(), Failed> {
 /// What the builds of one case said last.
 #[derive(Default)]
 struct Observed {
+    server: Option<Server>,
+    given: Given,
     image: Option<Image>,
+    stdout: Option<String>,
     stderr: Option<String>,
+}
+
+/// What the builds of one case are given besides their flags; each takes over what it does not say itself.
+#[derive(Default)]
+struct Given {
+    env: BTreeMap<String, String>,
+    context: Option<String>,
+    stdin: Option<String>,
+}
+
+impl Given {
+    fn of(build: &Expected) -> Given {
+        let mut given = Given::default();
+        given.take(build);
+        given
+    }
+
+    fn take(&mut self, build: &Expected) {
+        self.env.extend(build.env.clone());
+        self.context = build.context.clone().or(self.context.take());
+        self.stdin = build.stdin.clone().or(self.stdin.take());
+    }
+}
+
+/// Whether something is asked instead of built.
+fn calls(build: &Expected) -> bool {
+    let mut arguments = build.args.iter().flatten();
+    arguments.any(|argument| argument == "--check" || argument.starts_with("--call="))
 }
 
 /// Runs the builds of a case one after the other, then compares what came out with `expect/`.
@@ -112,12 +150,13 @@ fn check(folder: &Path) -> Result<(), Failed> {
         case::set_up(script, &copy)?;
     }
     let has_base = case.needs.iter().any(|need| need == "busybox");
-    let expects_graph = folder.join("expect/graph.txt").exists() || std::env::var_os("BLESS").is_some();
-    if expects_graph && case.first.exit == 0 {
+    let expects_graph = folder.join("expect/graph.txt").exists()
+        || std::env::var_os("BLESS").is_some() && folder.join("Dockerfile").exists();
+    if expects_graph && case.first.exit == 0 && !calls(&case.first) {
         let graph = asked::graph(&copy, case.first.args.as_deref().unwrap_or_default(), has_base)?;
         compare(folder, "graph.txt", &graph)?;
     }
-    let mut observed = Observed::default();
+    let mut observed = Observed { server: serve(&case, &copy)?, ..Observed::default() };
     build(&case, case.first.args.as_deref().unwrap_or_default(), &case.first, scratch.path(), &mut observed)?;
     for (number, then) in case.then.iter().enumerate() {
         then.edit(&copy).map_err(|error| format!("edits of build {}: {error}", number + 2))?;
@@ -130,18 +169,44 @@ fn check(folder: &Path) -> Result<(), Failed> {
     if let (Some(image), true) = (&observed.image, case.then.is_empty()) {
         compare(folder, "image.txt", &image.show(base_layers).map_err(|error| error.to_string())?)?;
     }
+    if let Some(stdout) = &observed.stdout {
+        compare(folder, "stdout.txt", stdout)?;
+    }
     match &observed.stderr {
         Some(stderr) => compare(folder, "stderr.txt", stderr),
         None => Ok(()),
     }
 }
 
+/// What serves the case's folder, where it has one.
+fn serve(case: &Case, copy: &Path) -> Result<Option<Server>, Failed> {
+    let start = |folder: &String| Server::start(&copy.join(folder)).map_err(|error| error.to_string());
+    Ok(case.serve.as_ref().map(start).transpose()?)
+}
+
 /// The build of a case's copy in `scratch`, with its output beside the copy.
-fn prepare(case: &Case, arguments: &[String], scratch: &Path) -> Result<Build, Failed> {
+fn prepare(
+    case: &Case,
+    arguments: &[String],
+    given: &Given,
+    server: Option<&Server>,
+    scratch: &Path,
+) -> Result<Build, Failed> {
     let copy = scratch.join("case");
     let mut build =
         Build::new(&scratch.join("root"), &copy.join("context")).to_archive(&scratch.join("image.tar"));
     build.without_capabilities.clone_from(&case.without_capabilities);
+    build.env.clone_from(&given.env);
+    build.stdin = given.stdin.as_ref().map(|file| copy.join(file));
+    let url = server.map(Server::url).unwrap_or_default();
+    let filled = |text: &str| text.replace("{case}", &copy.display().to_string()).replace("{server}", &url);
+    if let Some(context) = &given.context {
+        build.context = PathBuf::from(filled(context));
+    }
+    if server.is_some() {
+        // No port, which is another each time, is to stand in a Dockerfile.
+        build.env.insert("http_proxy".to_owned(), url.clone());
+    }
     if copy.join("Dockerfile").exists() {
         build = build.argument("-f").argument(copy.join("Dockerfile"));
     }
@@ -149,7 +214,7 @@ fn prepare(case: &Case, arguments: &[String], scratch: &Path) -> Result<Build, F
         build = build.argument("--build-context").argument(machine::base_argument()?);
     }
     for argument in arguments {
-        build = build.argument(argument.replace("{case}", &copy.display().to_string()));
+        build = build.argument(filled(argument));
     }
     Ok(build)
 }
@@ -162,14 +227,29 @@ fn build(
     observed: &mut Observed,
 ) -> Result<(), Failed> {
     let (root, copy, archive) = (scratch.join("root"), scratch.join("case"), scratch.join("image.tar"));
-    let run = prepare(case, arguments, scratch)?.run();
-    let stderr = run
+    observed.given.take(expected);
+    let run = prepare(case, arguments, &observed.given, observed.server.as_ref(), scratch)?.run();
+    let mut stderr = run
         .stderr
         .replace(&copy.display().to_string(), "{case}")
         .replace(&root.display().to_string(), "{root}");
+    let asked = observed.server.as_ref().map(Server::take_log).unwrap_or_default();
+    if let Some(server) = &observed.server {
+        stderr = stderr.replace(&server.url(), "{server}");
+    }
     check_run(&run, &stderr, expected)?;
+    if expected.requests.as_ref().is_some_and(|wanted| *wanted != asked) {
+        return Err(format!("asked {asked:?}, expected {:?}", expected.requests).into());
+    }
+    let called = calls(&Expected { args: Some(arguments.to_vec()), ..Expected::default() });
+    if called {
+        observed.stdout = Some(run.stdout.replace(&copy.display().to_string(), "{case}"));
+    }
     if run.status != Some(0) {
         observed.stderr = Some(stderr);
+        return Ok(());
+    }
+    if called {
         return Ok(());
     }
     let image = Image::read(&archive).map_err(|error| format!("the image: {error}"))?;

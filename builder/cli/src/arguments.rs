@@ -58,7 +58,7 @@ pub struct Build {
     /// Another context: a folder, docker-image://NAME or oci-layout://PATH[:TAG|@DIGEST]
     #[arg(long = "build-context", value_name = "NAME=SOURCE")]
     pub build_contexts: Vec<String>,
-    /// Build for these platforms, for instance linux/amd64
+    /// Build for these platforms, for instance linux/amd64,linux/arm64; local is this machine's
     #[arg(long, value_name = "OS/ARCH[,…]", env = "DOCKER_DEFAULT_PLATFORM", value_delimiter = ',')]
     pub platform: Vec<String>,
     /// Add a label to the image
@@ -118,6 +118,15 @@ pub struct Build {
     /// Run at most this many steps at once
     #[arg(long, value_name = "N")]
     pub jobs: Option<usize>,
+    /// Check the Dockerfile instead of building it: --call=check
+    #[arg(
+        long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true",
+        action = clap::ArgAction::Set, hide_default_value = true, hide_possible_values = true, value_name = "BOOL"
+    )]
+    pub check: bool,
+    /// Ask instead of building: check, outline, targets or subrequests.describe; with ,format=json as JSON
+    #[arg(long, value_name = "METHOD[,format=json]")]
+    pub call: Option<String>,
     /// Flags that `docker build` has and that change nothing here, or that do not exist yet.
     #[command(flatten)]
     pub others: Others,
@@ -148,10 +157,6 @@ pub struct Others {
     pub sbom: Option<String>,
     #[arg(long, hide = true)]
     pub attest: Vec<String>,
-    #[arg(long, hide = true)]
-    pub check: bool,
-    #[arg(long, hide = true)]
-    pub call: Option<String>,
     #[arg(long, hide = true)]
     pub resource: Vec<String>,
     #[arg(long, hide = true)]

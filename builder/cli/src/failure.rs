@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Level, Message, Renderer, Snippet};
+use dockerfile::lint;
 use dockerfile_parser::{LineIndex, ParseError, Span};
-use engine::{Cause, Error};
+use engine::{Cause, Error, progress::Warning};
 use graph::SourceRange;
 
 use crate::flags::BadFlag;
@@ -79,6 +80,21 @@ impl From<Error> for Failure {
     }
 }
 
+/// A warning about a place of the Dockerfile, with an excerpt of it and the page about its rule.
+pub fn warning(source: &Source, warning: &Warning, colour: bool, width: usize) -> String {
+    let renderer = if colour { Renderer::styled() } else { Renderer::plain() }.term_width(width);
+    let page = lint::rule(&warning.code).and_then(|rule| rule.page).map(|page| format!("see {page}"));
+    let span = warning.source.map(|range| Span::new(range.start, range.end));
+    let note = page.as_deref().map(|page| Level::NOTE.message(page));
+    View { source, renderer }.titled(Level::WARNING, &warning.code, &warning.message, span, note)
+}
+
+/// Whether standard error takes colours, and how wide it is.
+pub fn screen() -> (bool, usize) {
+    let width = console::Term::stderr().size_checked().map_or(120, |(_, columns)| usize::from(columns));
+    (console::colors_enabled_stderr(), width.max(40))
+}
+
 struct View<'a> {
     source: &'a Source,
     renderer: Renderer,
@@ -124,13 +140,21 @@ impl View<'_> {
     }
 
     fn message(&self, code: &str, message: &str, span: Option<Span>, help: Option<&str>) -> String {
+        self.titled(Level::ERROR, code, message, span, help.map(|help| Level::HELP.message(help)))
+    }
+
+    fn titled(
+        &self,
+        level: Level<'_>,
+        code: &str,
+        message: &str,
+        span: Option<Span>,
+        footer: Option<Message<'_>>,
+    ) -> String {
         let message = &visible(message);
         let excerpt = String::from_utf8_lossy(&self.source.text);
         let same_bytes = excerpt.len() == self.source.text.len();
-        let mut group = Level::ERROR
-            .primary_title(message)
-            .id(code)
-            .elements(Vec::<annotate_snippets::Message<'_>>::new());
+        let mut group = level.primary_title(message).id(code).elements(Vec::<Message<'_>>::new());
         if let Some(span) = span.filter(|span| same_bytes && span.end <= self.source.text.len()) {
             let span = self.first_lines(span);
             let snippet = Snippet::source(excerpt.as_ref())
@@ -142,8 +166,8 @@ impl View<'_> {
             group =
                 group.element(Level::NOTE.message(format!("{}:{}:{}", self.source.name, at.line, at.column)));
         }
-        if let Some(help) = help {
-            group = group.element(Level::HELP.message(help));
+        if let Some(footer) = footer {
+            group = group.element(footer);
         }
         self.renderer.render(&[group])
     }
@@ -156,6 +180,15 @@ impl View<'_> {
         let text = &text[..end];
         let trimmed = text.len() - text.iter().rev().take_while(|b| b.is_ascii_whitespace()).count();
         Span::new(span.start, span.start + trimmed.max(1).min(span.len().max(1)))
+    }
+}
+
+/// What is wrong, in a sentence: of several mistakes the first.
+pub fn summary(error: &Error) -> String {
+    match error {
+        Error::Parse(errors) => errors.first().map(ToString::to_string).unwrap_or_default(),
+        Error::Vertex { cause, .. } | Error::Other(cause) => chain(cause),
+        Error::Lower(_) | Error::Cancelled => error.to_string(),
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs, io,
+    env, fs,
+    io::{self, Read},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use engine::{Client, Clock, Time};
+use engine::{Client, Clock, Surroundings, Time};
 
 use crate::flags::SecretSource;
 
@@ -16,6 +17,8 @@ use crate::flags::SecretSource;
 pub struct Machine {
     /// Folders by context name.
     pub contexts: BTreeMap<String, PathBuf>,
+    /// The beginning of the archive on standard input, where that is the main context.
+    pub archive: Option<Vec<u8>>,
     /// Secrets by id.
     pub secrets: BTreeMap<String, SecretSource>,
     /// Sockets by id.
@@ -23,10 +26,17 @@ pub struct Machine {
 }
 
 impl Client for Machine {
-    fn context(&self, name: &str) -> io::Result<PathBuf> {
-        let folder =
-            self.contexts.get(name).ok_or_else(|| io::Error::other("the Dockerfile came without one"))?;
-        fs::canonicalize(folder)
+    fn context(&self, name: &str) -> io::Result<Option<PathBuf>> {
+        match self.contexts.get(name) {
+            Some(folder) => fs::canonicalize(folder).map(Some),
+            None if name == "context" => Ok(None),
+            None => Err(io::Error::other("nobody named it")),
+        }
+    }
+
+    fn archive(&self) -> io::Result<Box<dyn Read + Send>> {
+        let start = self.archive.clone().ok_or_else(|| io::Error::other("there is no archive"))?;
+        Ok(Box::new(io::Cursor::new(start).chain(io::stdin())))
     }
 
     fn secret(&self, id: &str) -> io::Result<Option<Vec<u8>>> {
@@ -52,6 +62,11 @@ pub fn clock() -> Clock {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Time(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
     })
+}
+
+/// What the programs that the engine runs need of this machine.
+pub fn surroundings() -> Surroundings {
+    Surroundings { path: env::var_os("PATH").unwrap_or_default() }
 }
 
 /// A variable of the environment that is text and not empty.

@@ -44,9 +44,8 @@ fn main() -> ExitCode {
     match done {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
-            let width =
-                console::Term::stderr().size_checked().map_or(120, |(_, columns)| usize::from(columns));
-            eprintln!("{}", failure.render(&source, console::colors_enabled_stderr(), width.max(40)));
+            let (colour, width) = failure::screen();
+            eprintln!("{}", failure.render(&source, colour, width));
             ExitCode::from(failure.status)
         }
     }
@@ -55,7 +54,7 @@ fn main() -> ExitCode {
 async fn run(arguments: Arguments, source: &mut Source) -> Result<u8, Failure> {
     let root = arguments.root;
     match arguments.command {
-        Command::Build(build) => command::build::run(*build, root, source).await.map(|()| 0),
+        Command::Build(build) => command::build::run(*build, root, source).await,
         Command::Run(run) => command::run::run(&command::engine(root, None)?, *run).await,
         Command::Images(images) => {
             command::images::images(&command::engine(root, None)?, &images).map(|()| 0)

@@ -3,15 +3,25 @@
 //! The command line implements [`Client`] with the local machine; a daemon will implement it with a session. Nothing
 //! else in the engine knows the difference.
 
-use std::{io, path::PathBuf};
+use std::{
+    io::{self, Read},
+    path::PathBuf,
+};
 
 /// What the engine asks of whoever asked for the build.
 pub trait Client: Send + Sync {
-    /// The folder of a build context: `context` is the main one, other names are those of `--build-context`.
+    /// The folder of a build context: `context` is the main one, other names are those of `--build-context`. `None` for a
+    /// main context that there is not, because the Dockerfile came alone: it is empty.
     ///
     /// # Errors
     /// When there is no such context or it cannot be read.
-    fn context(&self, name: &str) -> io::Result<PathBuf>;
+    fn context(&self, name: &str) -> io::Result<Option<PathBuf>>;
+
+    /// The archive that is the main context, where the request says that there is one. Asked for once.
+    ///
+    /// # Errors
+    /// When there is none.
+    fn archive(&self) -> io::Result<Box<dyn Read + Send>>;
 
     /// The bytes of a secret; `None` where the client has none of that id.
     ///

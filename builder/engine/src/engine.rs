@@ -3,18 +3,23 @@
 use std::{
     collections::BTreeSet,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::{Duration, UNIX_EPOCH},
 };
 
+use dockerfile::describe::{Outline, Target};
+use fetch::git::Surroundings;
 use store::{Options, Store};
 
 use crate::{
-    build::{self, BuildOutcome},
+    build::{
+        self, BuildOutcome,
+        call::{self, Checked},
+    },
     cancel::Cancel,
     client::Client,
     clock::Clock,
-    effect::{Effects, context::Contexts, pull::Images},
+    effect::{Effects, context::Contexts, git::References, http::Files, pull::Images},
     error::{Cause, Error},
     progress::SharedSink,
     request::BuildRequest,
@@ -28,6 +33,8 @@ pub struct Settings {
     pub clock: Clock,
     /// Registries.
     pub registry: registry::Client,
+    /// What git needs of the machine.
+    pub surroundings: Surroundings,
     /// How many steps may run at once; `None` is as many as there are.
     pub jobs: Option<usize>,
 }
@@ -38,6 +45,7 @@ pub struct Engine {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
     registry: registry::Client,
+    surroundings: Surroundings,
     jobs: Option<usize>,
 }
 
@@ -47,11 +55,11 @@ impl Engine {
     /// # Errors
     /// It cannot be read or written, or was made by another Kiln.
     pub fn open(settings: Settings) -> Result<Engine, Error> {
-        let Settings { root, clock, registry, jobs } = settings;
+        let Settings { root, clock, registry, surroundings, jobs } = settings;
         let now = clock.clone();
         let clock_of_store = store::Clock::new(move || UNIX_EPOCH + Duration::from_nanos(now.now().0));
         let store = Store::open(Options::new(root, clock_of_store))?;
-        Ok(Engine { store, clock, registry, jobs })
+        Ok(Engine { store, clock, registry, surroundings, jobs })
     }
 
     /// Builds.
@@ -67,7 +75,14 @@ impl Engine {
         cancel: Cancel,
     ) -> Result<BuildOutcome, Error> {
         let effects = Arc::new(self.effects(client, sink, request.explain)?);
+        let over = effects.over.clone();
+        let stopped = cancel.on_set({
+            let over = over.clone();
+            move || over.set()
+        });
         let built = build::build(effects, request, self.jobs, cancel).await;
+        drop(stopped);
+        over.set();
         if built.is_err() {
             // What was finished is to be found again, also after a power cut. That it could not be flushed would hide
             // why the build failed.
@@ -75,6 +90,57 @@ impl Engine {
             let _flushed = tokio::task::spawn_blocking(move || store.keep()).await;
         }
         built
+    }
+
+    /// Checks a Dockerfile: `--check`.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`]; everything else is part of the answer.
+    pub async fn check(
+        &self,
+        request: BuildRequest,
+        client: Arc<dyn Client>,
+        sink: SharedSink,
+        cancel: Cancel,
+    ) -> Result<Checked, Error> {
+        let effects = Arc::new(self.effects(client, sink, false)?);
+        let over = effects.over.clone();
+        let _stopped = cancel.on_set(move || over.set());
+        call::checked(effects, request, cancel).await
+    }
+
+    /// Tells which stages a Dockerfile has: `--call=targets`.
+    ///
+    /// # Errors
+    /// The Dockerfile cannot be read.
+    pub async fn targets(
+        &self,
+        request: BuildRequest,
+        client: Arc<dyn Client>,
+        sink: SharedSink,
+        cancel: Cancel,
+    ) -> Result<Vec<Target>, Error> {
+        let effects = Arc::new(self.effects(client, sink, false)?);
+        let over = effects.over.clone();
+        let _stopped = cancel.on_set(move || over.set());
+        call::listed(effects, request, cancel).await
+    }
+
+    /// Tells what the target of a Dockerfile takes: `--call=outline`.
+    ///
+    /// # Errors
+    /// As [`Engine::build`], up to where that would begin to make something.
+    pub async fn outline(
+        &self,
+        request: BuildRequest,
+        client: Arc<dyn Client>,
+        sink: SharedSink,
+        cancel: Cancel,
+    ) -> Result<Outline, Error> {
+        let effects = Arc::new(self.effects(client, sink, false)?);
+        let over = effects.over.clone();
+        let _stopped = cancel.on_set(move || over.set());
+        call::outlined(effects, request, cancel).await
     }
 
     /// What the effects of one build share.
@@ -97,8 +163,13 @@ impl Engine {
             explain,
             contexts: Contexts::default(),
             images: Images::default(),
+            files: Files::default(),
+            references: References::default(),
+            surroundings: self.surroundings.clone(),
+            over: Cancel::new(),
             contents: Mutex::default(),
             said: Mutex::new(BTreeSet::new()),
+            checks: OnceLock::new(),
         })
     }
 }

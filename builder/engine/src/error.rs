@@ -5,7 +5,9 @@ use std::{io, path::PathBuf};
 use dockerfile::LowerError;
 use dockerfile_parser::ParseError;
 use graph::SourceRange;
-use oci::Digest;
+use oci::{Digest, Platform};
+
+use crate::effect::foreign::CannotRun;
 
 /// Why a build, or a command about images, did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -54,12 +56,40 @@ pub enum Cause {
     /// The sandbox could not be made.
     #[error(transparent)]
     Sandbox(#[from] sandbox::Error),
+    /// This machine cannot run a step's program.
+    #[error(transparent)]
+    CannotRun(#[from] Box<CannotRun>),
+    /// Two platforms have one path, and are to be written into one folder.
+    #[error("cannot overwrite {path} from {first} with {second} when platforms are not split")]
+    PlatformConflict {
+        /// The path.
+        path: String,
+        /// The platform that has it first.
+        first: Box<Platform>,
+        /// The other one.
+        second: Box<Platform>,
+    },
+    /// An image of the local store or a layout that is not there for a platform.
+    #[error("the image `{name}` in {place} is not there for {wanted}: it has {}", list(available))]
+    NoPlatform {
+        /// The image.
+        name: String,
+        /// As of [`Cause::NoImage`].
+        place: String,
+        /// What was wanted.
+        wanted: Box<Platform>,
+        /// What there is.
+        available: Vec<Platform>,
+    },
     /// The state folder.
     #[error(transparent)]
     Store(#[from] store::Error),
     /// A registry.
     #[error(transparent)]
     Registry(#[from] registry::Error),
+    /// A file over http, or a git repository.
+    #[error(transparent)]
+    Fetch(Box<fetch::Error>),
     /// A source of `COPY` or `ADD` is not there.
     #[error("`{path}` is not in {of}{}", if *ignored { ": the ignore file leaves it out" } else { "" })]
     CopyMissing {
@@ -92,6 +122,12 @@ pub enum Cause {
     /// A layer or archive cannot be unpacked.
     #[error(transparent)]
     Apply(#[from] image::apply::ApplyError),
+    /// A file that must be an archive is none that can be read.
+    #[error("`{}` is packed as an archive is, but cannot be unpacked: no tar is in it, or it ends too early", path.trim_start_matches('/'))]
+    NoArchive {
+        /// The file.
+        path: String,
+    },
     /// A layer cannot be written.
     #[error(transparent)]
     Encode(#[from] image::encode::EncodeError),
@@ -121,6 +157,30 @@ pub enum Cause {
         /// `the local store`, or the layout's path.
         place: String,
     },
+    /// A main context without a Dockerfile.
+    #[error("there is no `{name}` in {place}")]
+    NoDockerfile {
+        /// What was looked for first.
+        name: String,
+        /// The context.
+        place: String,
+        /// Files of it that may be meant.
+        near: Vec<String>,
+    },
+    /// A file of a main context that is too long to be a Dockerfile.
+    #[error("{name} is longer than {} MiB: it is no Dockerfile", longest_bytes >> 20)]
+    DockerfileTooLong {
+        /// The file.
+        name: String,
+        /// How many bytes it may have.
+        longest_bytes: u64,
+    },
+    /// A step breaks a rule, and the Dockerfile makes that an error.
+    #[error("lint violation found for rules: {rule}")]
+    Checks {
+        /// The rule.
+        rule: String,
+    },
     /// Something that does not exist yet.
     #[error("{0} is not supported yet")]
     NotYet(String),
@@ -148,6 +208,13 @@ pub enum Cause {
     Cancelled,
 }
 
+fn list(platforms: &[Platform]) -> String {
+    match platforms {
+        [] => "no platform".to_owned(),
+        some => some.iter().map(Platform::to_string).collect::<Vec<_>>().join(", "),
+    }
+}
+
 fn exit_text(command: &str, code: Option<u8>, signal: Option<i32>) -> String {
     match (code, signal) {
         (Some(code), _) => format!("`{command}` exited with {code}"),
@@ -168,14 +235,18 @@ impl Cause {
         match self {
             Cause::Exit { .. } => "run-failed",
             Cause::Sandbox(_) => "sandbox",
+            Cause::CannotRun(cannot) => cannot.code(),
+            Cause::PlatformConflict { .. } => "platform-conflict",
+            Cause::NoPlatform { .. } => "image-platform",
             Cause::Store(_) => "state-folder",
             Cause::Registry(error) => error.code(),
+            Cause::Fetch(error) => error.code(),
             Cause::CopyMissing { ignored: true, .. } => "copy-ignored",
             Cause::CopyMissing { .. } | Cause::CopyDangling { .. } => "copy-missing",
             Cause::Copy(_) => "copy",
             Cause::Scan(_) => "read",
             Cause::Folder(_) => "write",
-            Cause::Apply(_) => "unpack",
+            Cause::Apply(_) | Cause::NoArchive { .. } => "unpack",
             Cause::Encode(_) => "encode",
             Cause::Layout(_) => "oci-layout",
             Cause::Document(_) => "bad-document",
@@ -184,6 +255,9 @@ impl Cause {
             Cause::SecretMissing(_) => "secret-missing",
             Cause::SshMissing(_) => "ssh-missing",
             Cause::NoImage { .. } => "no-image",
+            Cause::NoDockerfile { .. } => "no-dockerfile",
+            Cause::DockerfileTooLong { .. } => "dockerfile-too-long",
+            Cause::Checks { .. } => "checks-failed",
             Cause::NotYet(_) => "not-yet",
             Cause::LayerLost { .. } => "layer-lost",
             Cause::Io { .. } => "io",
@@ -201,9 +275,32 @@ impl Cause {
             Cause::CopyMissing { near: Some(near), .. } => Some(format!("write `{near}`, which is there")),
             Cause::SecretMissing(id) => Some(format!("--secret id={id},src=FILE")),
             Cause::SshMissing(id) => Some(format!("--ssh {id}")),
+            Cause::CannotRun(cannot) => Some(cannot.help()),
+            Cause::PlatformConflict { .. } => {
+                Some("leave `platform-split=false` away: each platform then has a folder".to_owned())
+            }
+            Cause::NoPlatform { available, .. } if !available.is_empty() => {
+                let all: Vec<String> = available.iter().map(|one| format!("--platform {one}")).collect();
+                Some(all.join(" or "))
+            }
+            Cause::Layout(image::layout::LayoutError::SeveralPlatforms { .. }) => {
+                Some("-o type=oci,dest=FILE holds several platforms, and so does the local store".to_owned())
+            }
+            Cause::Exit { last_lines, .. } if last_lines.iter().any(|line| line.contains("xec format error")) => {
+                Some(
+                    "one of its programs is for another architecture: apt-get install qemu-user-static runs it here; \
+                     FROM --platform=$BUILDPLATFORM takes the image for this machine"
+                        .to_owned(),
+                )
+            }
             Cause::Registry(error) => error.help(),
+            Cause::Fetch(error) => error.help(),
             Cause::Store(error) => error.help(),
             Cause::LayerLost { .. } => Some("kiln build --no-cache".to_owned()),
+            Cause::NoDockerfile { near, .. } => Some(match near.first() {
+                Some(near) => format!("-f {near}"),
+                None => "-f PATH/IN/THE/CONTEXT, or `-f -` with the Dockerfile on standard input".to_owned(),
+            }),
             Cause::NoImage { place, .. } if place == "the local store" => Some("kiln images".to_owned()),
             _ => None,
         }
@@ -217,6 +314,7 @@ impl Error {
         match self {
             Error::Other(cause) => match cause.as_ref() {
                 Cause::Sandbox(error) => error.exit_code(),
+                Cause::CannotRun(cannot) => Some(cannot.exit_code()),
                 _ => None,
             },
             _ => None,
@@ -227,9 +325,28 @@ impl Error {
     pub fn exit_status(&self) -> u8 {
         match self {
             Error::Parse(_) | Error::Lower(_) => 2,
-            Error::Vertex { .. } | Error::Other(_) => 1,
+            Error::Other(cause) => match **cause {
+                Cause::NoDockerfile { .. } | Cause::DockerfileTooLong { .. } => 2,
+                _ => 1,
+            },
+            Error::Vertex { .. } => 1,
             Error::Cancelled => 130,
         }
+    }
+}
+
+impl From<fetch::Error> for Cause {
+    fn from(error: fetch::Error) -> Cause {
+        match error {
+            fetch::Error::Cancelled => Cause::Cancelled,
+            error => Cause::Fetch(Box::new(error)),
+        }
+    }
+}
+
+impl From<CannotRun> for Cause {
+    fn from(cannot: CannotRun) -> Cause {
+        Cause::CannotRun(Box::new(cannot))
     }
 }
 

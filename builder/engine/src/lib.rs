@@ -23,14 +23,20 @@ pub mod progress;
 mod request;
 mod result;
 
-pub use build::BuildOutcome;
+pub use build::{
+    BuildOutcome,
+    call::Checked,
+    context::{ARCHIVE_START, looks_like_archive},
+};
 pub use cancel::Cancel;
 pub use client::Client;
 pub use clock::{Clock, Time};
+pub use effect::foreign::CannotRun;
 pub use engine::{Engine, Settings};
 pub use error::{Cause, Error};
+pub use fetch::git::Surroundings;
 pub use local::{
     images::{FoundImage, HistoryEntry},
     run::{Container, RunRequest, Terminal, Volume},
 };
-pub use request::{BuildRequest, Destination, ImageForm, Output};
+pub use request::{BuildRequest, ContextFrom, Destination, DockerfileFrom, ImageForm, Output};

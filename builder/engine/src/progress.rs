@@ -20,6 +20,17 @@ pub enum Event {
     Log(Log),
     /// Something that does not stop the build.
     Warning(Warning),
+    /// The Dockerfile is known. Places of other events are places of it.
+    Definition(Definition),
+}
+
+/// The Dockerfile that is built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// Its name, as messages show it.
+    pub name: String,
+    /// Its bytes.
+    pub text: Vec<u8>,
 }
 
 /// A vertex as people see it. Later events of one digest replace earlier ones.

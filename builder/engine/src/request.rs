@@ -2,16 +2,17 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use dockerfile::GitAddress;
 use oci::Reference;
 
 /// One build.
 #[derive(Clone, Debug)]
 pub struct BuildRequest {
-    /// The Dockerfile's name, as messages show it.
-    pub dockerfile_name: String,
-    /// The Dockerfile's bytes.
-    pub dockerfile: Vec<u8>,
-    /// What is asked of the Dockerfile.
+    /// Where the Dockerfile is.
+    pub dockerfile: DockerfileFrom,
+    /// Where the main context comes from.
+    pub context: ContextFrom,
+    /// What is asked of the Dockerfile. Its `context` is found out from the field above.
     pub frontend: dockerfile::Request,
     /// `oci-layout://` contexts by the store name that the frontend's request uses: folder or archive.
     pub layouts: BTreeMap<String, PathBuf>,
@@ -23,6 +24,38 @@ pub struct BuildRequest {
     pub explain: bool,
     /// `--pull`: ask the registry even where the local store has the image.
     pub pull: bool,
+}
+
+/// Where a Dockerfile is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DockerfileFrom {
+    /// Here.
+    Text {
+        /// Its name, as messages show it.
+        name: String,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+    /// In the main context, which is then no folder.
+    Context {
+        /// Where there; `None` is the usual names.
+        path: Option<String>,
+    },
+    /// Behind a URL of http or https.
+    Url(String),
+}
+
+/// Where the main context comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContextFrom {
+    /// A folder of the client, [`Client::context`](crate::Client::context).
+    Folder,
+    /// An archive that the client sends, [`Client::archive`](crate::Client::archive).
+    Archive,
+    /// A git repository.
+    Git(GitAddress),
+    /// What is behind a URL of http or https: an archive, or a Dockerfile alone.
+    Http(String),
 }
 
 /// Where a result goes.
@@ -50,11 +83,15 @@ pub enum Output {
     Local {
         /// Where to.
         to: PathBuf,
+        /// Whether each platform gets a folder of its own; `None` where there are several.
+        platform_split: Option<bool>,
     },
     /// The files of the root file system, as a tar.
     Tar {
         /// Where to.
         to: Destination,
+        /// As of [`Output::Local`].
+        platform_split: Option<bool>,
     },
     /// Nowhere: the result stays in the cache.
     CacheOnly,

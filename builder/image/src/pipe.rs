@@ -133,8 +133,9 @@ pub(crate) fn split(
                 hashing.send(Arc::clone(&chunk)).is_ok() && reading.send(Ok(chunk)).is_ok()
             }
             Err(error) => {
-                // The reading side may have what it wanted and be gone; then nobody asks for the digest either.
-                let _ = reading.send(Err(error));
+                // The reading side may have what it wanted and be gone, or have it with what came before the error; then
+                // nobody asks for the digest either.
+                let _ = reading.send(Ok(Arc::new(chunk))).and_then(|()| reading.send(Err(error)));
                 false
             }
         };

@@ -139,8 +139,11 @@ pub enum MountKind {
     Tmpfs {
         /// Limit in bytes; `None` is the kernel's default, half of the memory.
         size_bytes: Option<u64>,
-        /// Mode of its root folder; Docker uses 0o1777.
+        /// Mode of its root folder where the target is made for it; Docker uses 0o1777. Over a folder that is
+        /// there it takes that folder's.
         mode: u32,
+        /// Whether the process may not write to it.
+        readonly: bool,
     },
     /// A read-only file in memory that is never swapped: a secret, a here-document.
     File {

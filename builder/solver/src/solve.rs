@@ -506,8 +506,8 @@ impl<R: Clone> Solver<R> {
         matches!(self.node(id).vertex.op, Op::Source(Source::Local(_)))
     }
 
-    /// Whether the source can change while its definition stays.
-    fn is_remote(&self, id: Id) -> bool {
+    /// Whether a vertex is a source that can change while its definition stays.
+    pub fn is_remote(&self, id: Id) -> bool {
         matches!(self.node(id).vertex.op, Op::Source(Source::Git(_) | Source::Http(_)))
     }
 

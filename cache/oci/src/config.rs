@@ -205,6 +205,14 @@ mod tests {
     }
 
     #[test]
+    fn numbers_of_unknown_fields_do_not_drift() {
+        let text = r#"{"architecture":"","config":{},"os":"","rootfs":{"diff_ids":[],"type":"layers"},"x":[3333333333333333333333333333333333333333333,0.1,1.7976931348623157e+308,5e-324]}"#;
+        let once = ImageConfig::parse(text.as_bytes()).expect("valid").bytes();
+        assert_eq!(ImageConfig::parse(&once).expect("valid").bytes(), once);
+        assert!(once.ends_with(b",0.1,1.7976931348623157e+308,5e-324]}"));
+    }
+
+    #[test]
     fn nulls_are_empty() {
         let text =
             r#"{"os":"linux","config":null,"rootfs":{"type":"layers","diff_ids":null},"history":null}"#;

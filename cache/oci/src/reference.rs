@@ -115,11 +115,14 @@ impl Reference {
         PinnedImage { asked: self.to_string(), manifest }
     }
 
-    /// The short form that people write: without `docker.io/library/`.
+    /// The short form that people write: without `docker.io/library/` or `docker.io/`, where that means the same. It does
+    /// not where what is left begins like a registry (`docker.io/library/ghcr.io/a`).
     pub fn familiar(&self) -> String {
         let full = self.to_string();
-        let short = full.strip_prefix("docker.io/").unwrap_or(&full);
-        short.strip_prefix("library/").unwrap_or(short).to_owned()
+        let mut shorter =
+            ["docker.io/library/", "docker.io/"].into_iter().filter_map(|front| full.strip_prefix(front));
+        let same = |short: &&str| Reference::parse(short).as_ref() == Ok(self);
+        shorter.find(same).map_or_else(|| full.clone(), str::to_owned)
     }
 
     /// Registry and repository, without tag and digest.
@@ -208,6 +211,23 @@ mod tests {
             let reference = Reference::parse(text).expect(text);
             assert_eq!(reference.to_string(), full);
             assert_eq!(Reference::parse(&full), Ok(reference));
+        }
+    }
+
+    #[test]
+    fn the_familiar_form_means_the_same() {
+        for (full, short) in [
+            ("docker.io/library/alpine:3", "alpine:3"),
+            ("docker.io/a/b:t", "a/b:t"),
+            ("docker.io/library/a/b:t", "library/a/b:t"),
+            ("docker.io/library/localhost:t", "localhost:t"),
+            ("docker.io/library/ghcr.io/a:t", "library/ghcr.io/a:t"),
+            ("docker.io/ghcr.io/a:t", "docker.io/ghcr.io/a:t"),
+            ("ghcr.io/docker.io/library/a:t", "ghcr.io/docker.io/library/a:t"),
+        ] {
+            let reference = Reference::parse(full).expect(full);
+            assert_eq!(reference.familiar(), short);
+            assert_eq!(Reference::parse(short), Ok(reference));
         }
     }
 

@@ -40,6 +40,11 @@ impl Client {
         }
     }
 
+    /// How it was set up: for programs that make connections of their own.
+    pub fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
     pub(crate) fn limits(&self) -> &Limits {
         &self.shared.settings.limits
     }

@@ -28,6 +28,7 @@
 //! | when is a failure tried again | `retry.rs`, `route.rs` |
 //! | what a manifest's bytes are | `document.rs`, `resolve.rs` |
 //! | how a blob's bytes come | `blob.rs` |
+//! | how a file that is no image's comes | `web.rs` |
 
 mod blob;
 mod challenge;
@@ -45,6 +46,7 @@ mod session;
 mod settings;
 mod token;
 mod transport;
+mod web;
 mod wire;
 
 pub use blob::Blob;
@@ -56,3 +58,4 @@ pub use resolve::{Held, Resolved, ResolvedIndex};
 pub use settings::{
     BadMirror, Limits, Mirror, Proxies, RegistrySettings, Roots, Scheme, Settings, SettingsError,
 };
+pub use web::{WebAnswer, WebRequest};

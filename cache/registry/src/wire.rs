@@ -35,11 +35,14 @@ pub(crate) struct Call<'a> {
     pub authorization: Option<HeaderValue>,
     /// The body of a POST, `application/x-www-form-urlencoded`.
     pub form: Option<String>,
+    /// What else the request says.
+    pub headers: HeaderMap,
 }
 
 impl<'a> Call<'a> {
     pub(crate) fn get(url: Url, trust: &'a Trust) -> Call<'a> {
-        Call { method: Method::GET, url, trust, accept: None, from: None, authorization: None, form: None }
+        let (accept, from, authorization, form) = (None, None, None, None);
+        Call { method: Method::GET, url, trust, accept, from, authorization, form, headers: HeaderMap::new() }
     }
 }
 
@@ -75,6 +78,7 @@ impl Transports {
         // A body that is compressed on the way would have another digest and no ranges.
         let mut request =
             client.request(call.method.clone(), call.url.clone()).header(ACCEPT_ENCODING, "identity");
+        request = request.headers(call.headers.clone());
         if let Some(accept) = call.accept {
             request = request.header(ACCEPT, accept);
         }

@@ -87,6 +87,7 @@ impl Store {
         lock::sweep(&self.layout().locks())?;
         self.sweep_partials()?;
         self.sweep_stats()?;
+        self.sweep_repositories(&lease)?;
         if what.cache_mounts {
             for mount in self.cache_mounts()? {
                 freed.cache_mounts += u64::from(self.remove_cache_mount(&lease, &mount.id)?);
@@ -172,7 +173,7 @@ impl Store {
     }
 
     /// Whether a file was last written longer ago than this.
-    fn is_older(&self, path: &Path, seconds: u64) -> bool {
+    pub(crate) fn is_older(&self, path: &Path, seconds: u64) -> bool {
         let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
         let since = modified.map(|at| at.duration_since(std::time::UNIX_EPOCH).unwrap_or(Duration::ZERO));
         since.is_ok_and(|at| self.clock().epoch().0.saturating_sub(at.as_secs()) > seconds)

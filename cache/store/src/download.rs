@@ -1,7 +1,7 @@
 //! Downloads: one at a time for a digest, resumed where an earlier one stopped.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     ops::ControlFlow,
     os::unix::fs::OpenOptionsExt,
@@ -64,6 +64,26 @@ impl Store {
         self.open_partial(lease, digest, lock).map(|partial| Some(Download::Missing(partial)))
     }
 
+    /// Begins to download something whose digest nobody knows yet, or goes on with what an interrupted download of the same `name` left.
+    /// While another process downloads it, calls `waiting`.
+    ///
+    /// `name` must stand for one version of one thing: what came of another version would be joined with this one's
+    /// rest. [`Partial::finish`] ends it; [`Partial::commit`] would fail.
+    ///
+    /// Returns `None` when `waiting` said [`ControlFlow::Break`].
+    ///
+    /// # Errors
+    /// The state folder cannot be read or written.
+    pub fn partial(
+        &self,
+        lease: &Lease,
+        name: &Digest,
+        waiting: &mut dyn FnMut(&Waiting) -> ControlFlow<()>,
+    ) -> Result<Option<Partial>> {
+        let Some(lock) = self.lock(&LockName::Pull(*name), waiting)? else { return Ok(None) };
+        self.open_partial(lease, name, lock).map(Some)
+    }
+
     fn open_partial(&self, lease: &Lease, digest: &Digest, lock: Lock) -> Result<Partial> {
         let path = self.layout().partials().join(digest.hex());
         let opened =
@@ -116,6 +136,16 @@ impl Partial {
         self.hasher = Hasher::new();
         self.size_bytes = 0;
         Ok(())
+    }
+
+    /// Hands over what has come as a file of the lease's folder, with its digest.
+    ///
+    /// # Errors
+    /// The state folder cannot be written.
+    pub fn finish(self) -> Result<(PathBuf, Digest)> {
+        let to = self.lease.new_path()?;
+        fs::rename(&self.path, &to).map_err(|e| Error::io("rename", &self.path, e))?;
+        Ok((to, self.hasher.finish()))
     }
 
     /// Adds what has come to the state folder, named in the lease.

@@ -19,6 +19,8 @@ use tree::LayerId;
 /// | `locks/HEX`        | one locked file for each thing that one build at a time does      | who does it       |
 /// | `partial/HEX`      | downloads that were interrupted                                   | lock on the pull  |
 /// | `mounts/HEX/`      | cache mounts                                                      | steps             |
+/// | `git/HEX/`         | copies of git repositories                                        | lock on the copy  |
+/// | `git/known_hosts`  | keys of hosts that were seen over ssh                             | `ssh`             |
 /// | `memo/HEX`         | answers that need no database                                     | rename from `tmp` |
 /// | `stats/HEX`        | digests of context files by their inodes                          | rename from `tmp` |
 /// | `generation`       | a token that changes when an image's name moves                   | database's writer |
@@ -128,6 +130,10 @@ impl Layout {
 
     pub(crate) fn mounts(&self) -> PathBuf {
         self.root.join("mounts")
+    }
+
+    pub(crate) fn repositories(&self) -> PathBuf {
+        self.root.join("git")
     }
 
     pub(crate) fn memos(&self) -> PathBuf {

@@ -6,9 +6,9 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -158,8 +158,10 @@ impl Lease {
     /// The folder cannot be made.
     pub fn new_folder(&self) -> Result<PathBuf> {
         let path = self.new_path()?;
-        let made = fs::DirBuilder::new().mode(0o755).create(&path);
-        made.map_err(|e| Error::io("create", &path, e))?;
+        fs::create_dir(&path).map_err(|e| Error::io("create", &path, e))?;
+        // Said apart: the umask of whoever builds is not to be seen in a step, whose root or mount it may become.
+        fs::set_permissions(&path, Permissions::from_mode(0o755))
+            .map_err(|e| Error::io("chmod", &path, e))?;
         Ok(path)
     }
 

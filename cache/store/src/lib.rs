@@ -33,6 +33,7 @@ mod lock;
 mod memo;
 mod record;
 mod remove;
+mod repository;
 mod store;
 mod unique;
 
@@ -51,4 +52,5 @@ pub use layer_blob::{Codec, LayerBlob};
 pub use lease::Lease;
 pub use lock::{Lock, LockName, Waiting};
 pub use record::{Ingredient, Record, ResultLayer};
+pub use repository::Repository;
 pub use store::{Options, Store};

@@ -28,6 +28,8 @@ pub enum LockName {
     CacheMount(String),
     /// Making a form of this layer.
     Layer(LayerId),
+    /// Reading and writing the copy of this git repository.
+    Repository(String),
 }
 
 impl LockName {
@@ -37,6 +39,7 @@ impl LockName {
             LockName::Pull(digest) => format!("pull {digest}"),
             LockName::CacheMount(id) => format!("cache mount {id}"),
             LockName::Layer(layer) => format!("layer {layer}"),
+            LockName::Repository(remote) => format!("repository {remote}"),
         }
     }
 }
@@ -95,6 +98,17 @@ impl Lock {
         let named = file.set_len(0).and_then(|()| file.write_all(process::id().to_string().as_bytes()));
         named.map_err(|e| Error::io("write", path, e))?;
         Ok(Some(Lock { path: path.to_owned(), file }))
+    }
+}
+
+impl Lock {
+    /// The locked file once more, for a process that works under the lock: where this process is killed, the lock holds until
+    /// that one has ended.
+    ///
+    /// # Errors
+    /// No further file can be opened.
+    pub fn share(&self) -> Result<File> {
+        self.file.try_clone().map_err(|e| Error::io("open", &self.path, e))
     }
 }
 

@@ -54,6 +54,8 @@ enum Part {
     },
     /// Nothing, or any bytes that end in `/`.
     Folders,
+    /// Any bytes, at the beginning of a pattern.
+    Anything,
     /// Any bytes.
     Rest,
 }
@@ -108,8 +110,13 @@ fn parse(pattern: &[u8], double: bool) -> Result<Vec<Part>, BadPattern> {
             b'*' if double && rest.first() == Some(&b'*') => {
                 rest = &rest[1..];
                 // `**/` is `**`: nothing, or folders with the slash that ends them.
+                let ending = parts.is_empty() && is_ending(rest);
                 rest = rest.strip_prefix(b"/").unwrap_or(rest);
-                parts.push(if rest.is_empty() { Part::Rest } else { Part::Folders });
+                parts.push(match (rest.is_empty(), ending) {
+                    (true, _) => Part::Rest,
+                    (false, true) => Part::Anything,
+                    (false, false) => Part::Folders,
+                });
             }
             b'*' => {
                 if parts.last() != Some(&Part::Star) {
@@ -131,6 +138,12 @@ fn parse(pattern: &[u8], double: bool) -> Result<Vec<Part>, BadPattern> {
         }
     }
     Ok(parts)
+}
+
+/// Whether `**` before this makes a pattern of what paths end with, in the middle of a name too: `**.go`. moby decides
+/// so where nothing else of the pattern is special; with a `/` in front it is names that end so.
+fn is_ending(rest: &[u8]) -> bool {
+    !rest.starts_with(b"/") && !rest.iter().any(|byte| b"*?[]\\".contains(byte))
 }
 
 /// Reads a class after its `[`; gives what follows the `]`.
@@ -218,6 +231,12 @@ fn matches(parts: &[Part], text: &[u8]) -> bool {
                         for slash in (0..rest.len()).filter(|at| rest[*at] == b'/') {
                             reach(slash + 1);
                         }
+                    }
+                }
+                // It comes first, so nothing but the beginning is reached.
+                Part::Anything => {
+                    for length in 0..=rest.len() {
+                        reach(length);
                     }
                 }
                 Part::Rest => return true,
@@ -313,6 +332,12 @@ mod tests {
             ("a/**/z", "a/z", true),
             ("a/**/z", "a/b/c/z", true),
             ("a/**/z", "a/bz", false),
+            ("**c", "a/bc", true),
+            ("**c", "a/bc/d", true),
+            ("**c", "a/cb", false),
+            ("**c*", "a/bc", false),
+            ("**[c]", "a/bc", false),
+            ("**]", "a]", false),
             ("**/*.tmp", "q/r/y.tmp", true),
             ("pkgs/b/**/*.tmp", "pkgs/b/s/z.tmp", true),
             ("pkgs/*/", "pkgs/a/x", true),

@@ -27,7 +27,8 @@ pub struct Selector<'a> {
     /// If given, takes only the paths below the chosen folder for which this is true, with the folders above
     /// them.
     pub include: Option<&'a dyn Fn(&LayerPath) -> bool>,
-    /// Leaves out the paths below the chosen folder for which this is true.
+    /// Leaves out the paths below the chosen folder for which this is true; without `include`, also the files that
+    /// a wildcard matches, by [`Stack::matches_without`].
     pub exclude: Option<&'a dyn Fn(&LayerPath) -> bool>,
 }
 
@@ -50,7 +51,10 @@ impl Stack {
     pub fn selection_digest(&self, selector: &Selector<'_>) -> Result<ContentDigest, ResolveError> {
         let mut hasher = Hasher::new();
         hasher.field(b"selection 1");
-        let matched = self.matches(selector.path, selector.wildcard)?;
+        let matched = match selector.include {
+            Some(_) => self.matches(selector.path, selector.wildcard)?,
+            None => self.matches_without(selector.path, selector.wildcard, selector.exclude)?,
+        };
         let wild = selector.wildcard && contains_wildcard(selector.path);
         for path in matched {
             if wild {
@@ -70,6 +74,21 @@ impl Stack {
     /// # Errors
     /// [`ResolveError`] where the folder's links go in a circle, or `path` is none.
     pub fn matches(&self, path: &[u8], wildcard: bool) -> Result<Vec<LayerPath>, ResolveError> {
+        self.matches_without(path, wildcard, None)
+    }
+
+    /// As [`Stack::matches`], without the files that a wildcard matches and `exclude` takes: it is asked for their paths
+    /// below the folder that the wildcard looks in. A folder that is matched stays, because `exclude` says what is
+    /// copied of it; so does a path without a wildcard.
+    ///
+    /// # Errors
+    /// As [`Stack::matches`], and where the links of what is matched go in a circle.
+    pub fn matches_without(
+        &self,
+        path: &[u8],
+        wildcard: bool,
+        exclude: Option<&dyn Fn(&LayerPath) -> bool>,
+    ) -> Result<Vec<LayerPath>, ResolveError> {
         let clean = clamp(path)?;
         if !wildcard || !contains_wildcard(clean.as_bytes()) {
             return Ok(vec![clean]);
@@ -85,7 +104,16 @@ impl Stack {
             let depth = rest.parts().count() + rest.as_bytes().iter().filter(|b| **b == b'[').count();
             self.match_below(&folder, &folder, &glob, depth, &mut found);
         }
-        Ok(found)
+        let Some(exclude) = exclude else { return Ok(found) };
+        let mut kept = Vec::with_capacity(found.len());
+        for path in found {
+            let leads_to = self.resolve(&path, true)?;
+            let is_folder = self.lookup(&leads_to).is_some_and(|(_, node)| node.is_directory());
+            if is_folder || !exclude(&path.below(&folder).unwrap_or_default()) {
+                kept.push(path);
+            }
+        }
+        Ok(kept)
     }
 
     fn match_below(

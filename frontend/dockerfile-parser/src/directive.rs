@@ -1,7 +1,8 @@
 //! `# syntax=`, `# escape=`, `# check=`: comments at the top of the file that the builder obeys.
 //!
 //! They end at the first line that is not one: a blank line, another comment, an unknown name, an instruction. A byte
-//! order mark and a first line that begins with `#!` are stepped over.
+//! order mark and a first line that begins with `#!` are stepped over; behind such a line `escape` has no effect, as in
+//! BuildKit.
 
 use crate::csv;
 use crate::span::Span;
@@ -48,7 +49,12 @@ impl Directive {
     /// `comment` begins with `#` and has no line end; `span` is its place. Where it was escaped on decoding, the
     /// value's place is all of it.
     pub(crate) fn parse(comment: &str, span: Span) -> Option<Directive> {
-        let body = comment.strip_prefix('#')?.trim_start();
+        Directive::behind("#", comment, span)
+    }
+
+    /// As [`Directive::parse`], where another sign than `#` begins a comment.
+    pub(crate) fn behind(sign: &str, comment: &str, span: Span) -> Option<Directive> {
+        let body = comment.strip_prefix(sign)?.trim_start();
         let (name, value) = body.split_once('=')?;
         let name = match &*name.trim_end().to_ascii_lowercase() {
             "syntax" => DirectiveName::Syntax,

@@ -4,7 +4,6 @@ use crate::directive::Directive;
 use crate::flag::Flag;
 use crate::instruction::{Arg, From, Instruction};
 use crate::span::Span;
-use crate::warning::Warning;
 use crate::word::{Escape, Word};
 
 /// A Dockerfile.
@@ -18,8 +17,6 @@ pub struct Dockerfile {
     pub global_args: Vec<Node<Arg>>,
     /// The stages in order; at least one in a file that [`parse`](crate::parse) accepts.
     pub stages: Vec<Stage>,
-    /// What was noticed in passing, in the order of the file.
-    pub warnings: Vec<Warning>,
 }
 
 /// A `FROM` and the instructions up to the next one.
@@ -60,13 +57,15 @@ pub struct Node<T> {
     pub comments: Vec<Comment>,
     /// `# check=` comments directly above, which hold for this instruction only.
     pub checks: Vec<Directive>,
+    /// Empty lines inside, which a continuation steps over.
+    pub empty_lines: Vec<Span>,
 }
 
 impl<T> Node<T> {
     /// The same place in the file with another value.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Node<U> {
-        let Node { value, keyword, flags, text, span, comments, checks } = self;
-        Node { value: change(value), keyword, flags, text, span, comments, checks }
+        let Node { value, keyword, flags, text, span, comments, checks, empty_lines } = self;
+        Node { value: change(value), keyword, flags, text, span, comments, checks, empty_lines }
     }
 }
 

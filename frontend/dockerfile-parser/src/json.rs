@@ -1,4 +1,4 @@
-//! The exec form: a JSON array of strings.
+//! The exec form: a JSON array of strings. And the member of an object that names a language.
 //!
 //! As Go's `encoding/json` reads it, because that decides between exec and shell form: what is not JSON to the last
 //! byte is a text for the shell; what is JSON but holds anything else than strings is an error.
@@ -32,6 +32,11 @@ const DEEPEST: usize = 10_000;
 pub(crate) fn array(text: &str) -> Array {
     let mut reader = Reader { text, at: 0 };
     reader.array().unwrap_or(Array::None)
+}
+
+/// The last string of this name in a text that is one JSON object, as Go's `encoding/json` finds it.
+pub(crate) fn member(text: &str, name: &str) -> Option<Element> {
+    Reader { text, at: 0 }.member(name)
 }
 
 struct Reader<'a> {
@@ -75,6 +80,42 @@ impl Reader<'_> {
             None => Array::Strings(strings),
             Some(range) => Array::Mixed(range),
         })
+    }
+
+    fn member(&mut self, name: &str) -> Option<Element> {
+        let mut found = None;
+        self.blanks();
+        self.expect(b'{')?;
+        self.blanks();
+        if self.peek()? == b'}' {
+            return None;
+        }
+        loop {
+            self.blanks();
+            let wanted = self.string()? == name;
+            self.blanks();
+            self.expect(b':')?;
+            self.blanks();
+            let start = self.at;
+            let text = match self.peek()? {
+                b'"' => Some(self.string()?),
+                _ => {
+                    self.skip_value()?;
+                    None
+                }
+            };
+            if wanted {
+                found = text.map(|text| Element { text, range: start..self.at });
+            }
+            self.blanks();
+            match self.next()? {
+                b',' => {}
+                b'}' => break,
+                _ => return None,
+            }
+        }
+        self.blanks();
+        found.filter(|_| self.at == self.text.len())
     }
 
     fn peek(&self) -> Option<u8> {

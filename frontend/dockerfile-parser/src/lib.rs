@@ -38,8 +38,8 @@ pub mod signal;
 mod span;
 mod statement;
 pub mod suggest;
+mod syntax;
 pub mod text;
-mod warning;
 mod word;
 
 pub use directive::{CheckOptions, Directive, DirectiveName, Selection};
@@ -50,5 +50,5 @@ pub use heredoc::Heredoc;
 pub use instruction::Instruction;
 pub use parser::{parse, parse_trigger};
 pub use span::{LineIndex, Position, Span};
-pub use warning::{Rule, Warning};
+pub use syntax::{Syntax, detect_syntax};
 pub use word::{Escape, Word};

@@ -9,7 +9,6 @@ use crate::logical::{LONGEST_LINE_BYTES, Lines, Logical};
 use crate::span::Span;
 use crate::statement::Statement;
 use crate::text;
-use crate::warning::{Rule, Warning};
 use crate::word::Escape;
 
 /// Reads a Dockerfile. Takes time and memory in proportion to its length.
@@ -61,6 +60,8 @@ struct Parser<'a> {
     triggers: Vec<Node<Instruction>>,
     file: Dockerfile,
     in_directives: bool,
+    /// Whether the first line is a `#!`, behind which BuildKit reads every directive but `escape`.
+    behind_shebang: bool,
     comments: Vec<Comment>,
     checks: Vec<Directive>,
     seen_instruction: bool,
@@ -87,9 +88,9 @@ impl<'a> Parser<'a> {
                 escape: Escape::default(),
                 global_args: Vec::new(),
                 stages: Vec::new(),
-                warnings: Vec::new(),
             },
             in_directives: true,
+            behind_shebang: false,
             comments: Vec::new(),
             checks: Vec::new(),
             seen_instruction: false,
@@ -152,7 +153,10 @@ impl<'a> Parser<'a> {
             match directive {
                 Some(directive) => return self.directive(directive),
                 // `#!/usr/bin/env …` on the first line.
-                None if written.starts_with("#!") && self.is_first_line(span) => return Ok(()),
+                None if written.starts_with("#!") && self.is_first_line(span) => {
+                    self.behind_shebang = true;
+                    return Ok(());
+                }
                 None => self.in_directives = false,
             }
         } else if let Some(check) = directive.filter(|directive| directive.name == DirectiveName::Check)
@@ -181,6 +185,7 @@ impl<'a> Parser<'a> {
         }
         match directive.name {
             DirectiveName::Syntax => {}
+            DirectiveName::Escape if self.behind_shebang => {}
             DirectiveName::Escape => match &*directive.value {
                 "\\" => self.file.escape = Escape::Backslash,
                 "`" => self.file.escape = Escape::Backtick,
@@ -230,8 +235,8 @@ impl<'a> Parser<'a> {
             span,
             comments,
             checks,
+            empty_lines: line.empty_lines.clone(),
         };
-        self.warn_about_empty_lines(&line, span);
         match self.place(&statement, node) {
             Ok(()) => self.after_unknown = false,
             Err(error) => {
@@ -240,14 +245,6 @@ impl<'a> Parser<'a> {
             }
         }
         Ok(())
-    }
-
-    fn warn_about_empty_lines(&mut self, line: &Logical, instruction: Span) {
-        if let (Some(first), Some(last)) = (line.empty_lines.first(), line.empty_lines.last()) {
-            let message = "an empty line stands inside a continued instruction".to_owned();
-            let span = first.to(*last);
-            self.file.warnings.push(Warning { rule: Rule::NoEmptyContinuation, message, span, instruction });
-        }
     }
 
     /// Reads the bodies of heredocs, one after the other. Returns them with their place in the logical line, and where
@@ -312,7 +309,6 @@ impl<'a> Parser<'a> {
                 if let Instruction::Arg(arg) = instruction {
                     instruction = Instruction::Arg(described(arg, &node.comments));
                 }
-                self.warn_about(&instruction, node.span, node.keyword.span);
                 let Some(stage) = self.file.stages.last_mut() else {
                     return if std::mem::replace(&mut self.no_stage_reported, true) {
                         Ok(())
@@ -333,29 +329,6 @@ impl<'a> Parser<'a> {
         let span = from.span;
         self.file.stages.push(Stage { from, description, instructions: Vec::new(), span });
     }
-
-    fn warn_about(&mut self, instruction: &Instruction, span: Span, keyword: Span) {
-        let (rule, message) = match instruction {
-            Instruction::Env(env) if env.legacy => {
-                (Rule::LegacyKeyValueFormat, legacy("ENV", &env.pairs[0].key.text))
-            }
-            Instruction::Label(label) if label.legacy => {
-                (Rule::LegacyKeyValueFormat, legacy("LABEL", &label.pairs[0].key.text))
-            }
-            Instruction::Maintainer(_) => (
-                Rule::MaintainerDeprecated,
-                "`MAINTAINER` is deprecated; the label org.opencontainers.image.authors says the same"
-                    .to_owned(),
-            ),
-            _ => return,
-        };
-        let place = if rule == Rule::MaintainerDeprecated { keyword } else { span };
-        self.file.warnings.push(Warning { rule, message, span: place, instruction: span });
-    }
-}
-
-fn legacy(instruction: &str, key: &str) -> String {
-    format!("`{instruction} {key} …` is the older form; write `{instruction} {key}=\"…\"`")
 }
 
 /// What the comments say about a name: the first that begins with it and a blank.

@@ -1,5 +1,6 @@
 //! `EXPOSE`d ports, after expansion.
 
+use core::net::IpAddr;
 use std::fmt;
 use thiserror::Error;
 
@@ -50,6 +51,12 @@ pub enum PortError {
         /// The protocol as written.
         protocol: String,
     },
+    /// An address that is none.
+    #[error("`{text}` is not an address; only the port means something in an image")]
+    Address {
+        /// What stands for it.
+        text: String,
+    },
     /// A host's ports that are not as many as the container's.
     #[error("`{host}` and `{container}` are not equally many ports")]
     Unequal {
@@ -77,8 +84,13 @@ pub fn parse(text: &str) -> Result<Vec<Port>, PortError> {
     };
     let (host, container) = match ports.rsplit_once(':') {
         None => ("", ports),
-        // An address of version 6 stands in brackets; what is in front of the host's ports is not looked at.
-        Some((before, container)) => (before.rsplit_once(':').map_or(before, |(_, host)| host), container),
+        Some((before, container)) => match before.rsplit_once(':') {
+            None => (before, container),
+            Some((written, host)) => {
+                address(written)?;
+                (host, container)
+            }
+        },
     };
     let (first, last) = range(container)?;
     if !host.is_empty() {
@@ -88,6 +100,15 @@ pub fn parse(text: &str) -> Result<Vec<Port>, PortError> {
         }
     }
     Ok((first..=last).map(|number| Port { number, protocol }).collect())
+}
+
+/// An address, one of version 6 with or without brackets, or none at all.
+fn address(text: &str) -> Result<(), PortError> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    match text.is_empty() || bare.parse::<IpAddr>().is_ok() {
+        true => Ok(()),
+        false => Err(PortError::Address { text: text.to_owned() }),
+    }
 }
 
 /// Whether there is an address or a host's port in front of the container's.
@@ -125,6 +146,8 @@ mod tests {
             ("127.0.0.1:80:8080", "8080/tcp"),
             ("8000:80", "80/tcp"),
             ("[::1]:1-2:3-4/udp", "3/udp 4/udp"),
+            ("::1::80", "80/tcp"),
+            ("::80", "80/tcp"),
             ("1-5:80", "80/tcp"),
         ];
         for (text, expected) in good {
@@ -144,6 +167,9 @@ mod tests {
             "1-2:3-5",
             "a:80",
             "80:",
+            "host:80:80",
+            "[127.0.0.1:80:80",
+            "1.2.3:80:80",
         ] {
             assert!(parse(text).is_err(), "{text}");
         }

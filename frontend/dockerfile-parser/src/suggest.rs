@@ -33,6 +33,35 @@ pub fn near<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option
         .map(|(_, candidate)| candidate.to_owned())
 }
 
+/// The candidate that BuildKit takes a variable's name for: less than three letters put in, taken out or exchanged away,
+/// the first of equals; case counts, and nothing protects a short name. What build checks say is compared with it.
+pub fn variable<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
+    let near = candidates.filter_map(|candidate| Some((few_edits(name, candidate)?, candidate)));
+    near.min_by_key(|(edits, _)| *edits).filter(|(edits, _)| *edits > 0).map(|(_, found)| found.to_owned())
+}
+
+/// How many letters are to be put in, taken out or exchanged, if less than three.
+fn few_edits(from: &str, to: &str) -> Option<usize> {
+    if from.len().abs_diff(to.len()) > 8 || to.len() > 256 {
+        return None;
+    }
+    let letters: Vec<char> = to.chars().collect();
+    // One row of the table at a time, as long as there is hope.
+    let mut row: Vec<usize> = (0..=letters.len()).collect();
+    for (i, letter) in from.chars().enumerate() {
+        let mut above_left = std::mem::replace(&mut row[0], i + 1);
+        for j in 1..row.len() {
+            let exchange = above_left + usize::from(letters[j - 1] != letter);
+            above_left = row[j];
+            row[j] = exchange.min(above_left + 1).min(row[j - 1] + 1);
+        }
+        if row.iter().all(|edits| *edits > 2) {
+            return None;
+        }
+    }
+    row.pop().filter(|edits| *edits < 3)
+}
+
 /// The least number of letters to put in, take out, exchange or swap with a neighbour (optimal string alignment).
 fn distance(left: &str, right: &str) -> usize {
     let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
@@ -71,6 +100,23 @@ mod tests {
         ];
         for (name, expected) in cases {
             assert_eq!(nearest(name, &KEYWORDS), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn variables_as_buildkit_takes_them() {
+        for (name, names, expected) in [
+            ("fooo", &["bar", "foo"][..], Some("foo")),
+            ("foo", &["bar"], None),
+            ("x", &["A", "B"], Some("A")),
+            ("path", &["PATH"], None),
+            ("abcd", &["badc"], None),
+            ("abc", &["acb", "abd"], Some("abd")),
+            ("abc", &["abd", "abc"], None),
+            ("", &["ab", "abc"], Some("ab")),
+            ("abcdef", &["a"], None),
+        ] {
+            assert_eq!(variable(name, names.iter().copied()).as_deref(), expected, "{name}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use dockerfile_parser::instruction::{Command, Source};
 use dockerfile_parser::{
-    Dockerfile, ErrorKind, Escape, Instruction, LineIndex, Node, Rule, Span, parse, parse_trigger, text,
+    Dockerfile, ErrorKind, Escape, Instruction, LineIndex, Node, Span, parse, parse_trigger, text,
 };
 
 fn ok(source: &[u8]) -> Dockerfile {
@@ -23,13 +23,17 @@ fn instructions(file: &Dockerfile) -> Vec<&Node<Instruction>> {
 
 #[test]
 fn directives() {
-    let source = b"\xEF\xBB\xBF#!/usr/bin/env kiln\n# Syntax = docker/dockerfile:1\n#escape=`\n# check=skip=all;error=true\n\
+    let source = b"\xEF\xBB\xBF# Syntax = docker/dockerfile:1\n#escape=`\n# check=skip=all;error=true\n\
                    # note\nFROM a\nRUN b `\n c\n";
     let file = ok(source);
     let found: Vec<_> = file.directives.iter().map(|found| (found.name.as_str(), &*found.value)).collect();
     assert_eq!(found, [("syntax", "docker/dockerfile:1"), ("escape", "`"), ("check", "skip=all;error=true")]);
     assert_eq!(&source[file.directives[0].value_span.range()], b"docker/dockerfile:1");
     assert_eq!(file.escape, Escape::Backtick);
+    assert_eq!(instructions(&file)[0].text, "RUN b  c");
+    // Behind a `#!` the escape character stays what it is, whatever the directive says.
+    let file = ok(b"#!/usr/bin/env kiln\n# syntax=docker/dockerfile:1\n# escape=`\nFROM a\nRUN b \\\n c\n");
+    assert_eq!((file.directives.len(), file.escape), (2, Escape::Backslash));
     assert_eq!(instructions(&file)[0].text, "RUN b  c");
 }
 
@@ -79,20 +83,13 @@ fn comments_and_checks_above() {
 }
 
 #[test]
-fn warnings() {
-    let source = "FROM a\nRUN x \\\n\n  y\nENV k v w\nLABEL k v\nMAINTAINER me\nENV k=v\n";
+fn empty_lines_in_continuations() {
+    let source = "ARG A=\\\n\n1\nFROM a\nRUN x \\\n\n  y \\\n \n# c\n  z\nRUN w\n";
     let file = ok(source.as_bytes());
-    let found: Vec<_> =
-        file.warnings.iter().map(|warning| (warning.rule, &source[warning.span.range()])).collect();
-    assert_eq!(
-        found,
-        [
-            (Rule::NoEmptyContinuation, "\n"),
-            (Rule::LegacyKeyValueFormat, "ENV k v w"),
-            (Rule::LegacyKeyValueFormat, "LABEL k v"),
-            (Rule::MaintainerDeprecated, "MAINTAINER"),
-        ]
-    );
+    assert_eq!(file.global_args[0].empty_lines, [Span::new(8, 9)]);
+    let nodes = &file.stages[0].instructions;
+    let found: Vec<_> = nodes[0].empty_lines.iter().map(|line| &source[line.range()]).collect();
+    assert_eq!((found, nodes[1].empty_lines.len()), (vec!["\n", " \n"], 0));
 }
 
 #[test]

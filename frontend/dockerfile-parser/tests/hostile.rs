@@ -52,7 +52,6 @@ CMD serve
 fn spans(file: &Dockerfile) -> Vec<Span> {
     let mut spans = Vec::new();
     spans.extend(file.directives.iter().flat_map(|directive| [directive.span, directive.value_span]));
-    spans.extend(file.warnings.iter().flat_map(|warning| [warning.span, warning.instruction]));
     for arg in &file.global_args {
         node_spans(arg, &mut spans);
     }
@@ -70,6 +69,7 @@ fn spans(file: &Dockerfile) -> Vec<Span> {
 fn node_spans<T>(node: &Node<T>, spans: &mut Vec<Span>) {
     spans.extend([node.span, node.keyword.span]);
     spans.extend(node.comments.iter().map(|comment| comment.span));
+    spans.extend(&node.empty_lines);
     for flag in &node.flags {
         spans.extend([flag.span, flag.name.span]);
         spans.extend(flag.value.iter().map(|value| value.span));

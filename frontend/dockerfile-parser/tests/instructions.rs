@@ -131,6 +131,11 @@ fn run_scripts() {
         script("RUN <<E\n#!/bin/awk -f\n1\nE"),
         Script::File { name: "E".into(), content: "#!/bin/awk -f\n1\n".into() }
     );
+    // Tabs that are taken off do not hide it.
+    assert_eq!(
+        script("RUN <<-E\n\t\t#!/bin/awk -f\n\t1\n\tE"),
+        Script::File { name: "E".into(), content: "#!/bin/awk -f\n1\n".into() }
+    );
     assert_eq!(script("RUN <<E sh -s\n#!x\nE"), shell("<<E sh -s\n#!x\nE"));
     assert_eq!(script("RUN <<A cat && cat <<-B\n1\nA\n\t2\n\tB"), shell("<<A cat && cat <<-B\n1\nA\n\t2\nB"));
 }

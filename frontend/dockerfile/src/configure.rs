@@ -11,6 +11,8 @@ use oci::config::{Empty, Healthcheck as Health};
 
 use crate::{
     LowerError, gotext,
+    lint::settings,
+    plan::Step,
     stage::{Building, Lowerer},
     state::State,
     variables::NOT_IN_ENVIRONMENT,
@@ -19,17 +21,16 @@ use crate::{
 
 impl Lowerer<'_> {
     /// Applies an instruction that makes no layer.
-    pub(crate) fn configure(
-        &mut self,
-        building: &mut Building,
-        instruction: &Instruction,
-    ) -> Result<(), LowerError> {
+    pub(crate) fn configure(&mut self, building: &mut Building, step: &Step<'_>) -> Result<(), LowerError> {
+        self.check(building, step);
         let state = &mut building.state;
-        match instruction {
-            Instruction::Arg(arg) => self.arg(state, arg)?,
+        match &*step.instruction {
+            Instruction::Arg(arg) => self.arg(building, step, arg)?,
             Instruction::Env(env) => {
                 let mut text = "ENV".to_owned();
-                for (name, value) in self.pairs(state, &env.pairs)? {
+                let pairs = self.pairs(state, &env.pairs)?;
+                for ((name, value), pair) in pairs.into_iter().zip(&env.pairs) {
+                    settings::secret("ENV", &name, pair.key.span, &mut self.words.warnings);
                     text.push_str(&format!(" {name}={value}"));
                     state.set_env(&name, &value);
                 }
@@ -54,14 +55,13 @@ impl Lowerer<'_> {
                 let args: Vec<String> = args.iter().map(|arg| plain(arg)).collect();
                 state.config.config.cmd = (!args.is_empty()).then_some(args);
                 state.config.config.args_escaped = true;
-                building.has_cmd = true;
             }
             Instruction::Entrypoint(Entrypoint { command }) => {
                 let args = command_line(state, command);
                 state.record(&format!("ENTRYPOINT {}", gotext::quoted_list(&args)));
                 let args: Vec<String> = args.iter().map(|arg| plain(arg)).collect();
                 state.config.config.entrypoint = (!args.is_empty()).then_some(args);
-                if !building.has_cmd {
+                if !building.latest.contains_key("CMD") {
                     state.config.config.cmd = None;
                 }
             }
@@ -87,6 +87,21 @@ impl Lowerer<'_> {
         Ok(())
     }
 
+    /// The build checks of what is not expanded.
+    fn check(&mut self, building: &mut Building, step: &Step<'_>) {
+        let warnings = &mut self.words.warnings;
+        match &*step.instruction {
+            Instruction::Env(env) => settings::legacy(step, env.legacy, warnings),
+            Instruction::Label(label) => settings::legacy(step, label.legacy, warnings),
+            Instruction::Cmd(Cmd { command }) | Instruction::Entrypoint(Entrypoint { command }) => {
+                settings::once(building, step, warnings);
+                settings::exec_form(&building.state, step, command, warnings);
+            }
+            Instruction::Healthcheck(_) => settings::once(building, step, warnings),
+            _ => {}
+        }
+    }
+
     /// Names and values, all expanded with the variables from before the line.
     fn pairs(&mut self, state: &State, pairs: &[Pair]) -> Result<Vec<(String, String)>, LowerError> {
         let pair =
@@ -95,15 +110,20 @@ impl Lowerer<'_> {
     }
 
     /// `ARG`: the request's value, else the default, else the global argument's value.
-    fn arg(&mut self, state: &mut State, arg: &Arg) -> Result<(), LowerError> {
+    fn arg(&mut self, building: &mut Building, step: &Step<'_>, arg: &Arg) -> Result<(), LowerError> {
+        let state = &mut building.state;
         let mut text = "ARG".to_owned();
         for arg in &arg.names {
             let name = &arg.name.text;
+            settings::secret("ARG", name, arg.name.span, &mut self.words.warnings);
             let value = match (self.request.build_args.get(name), &arg.value) {
                 (Some(value), _) => Some(value.clone()),
                 (None, Some(default)) => Some(self.words.word(state, default)?),
                 (None, None) => self.globals.get(name).map(str::to_owned),
             };
+            let inherited =
+                value.is_some() && arg.value.is_none() && !self.request.build_args.contains_key(name);
+            building.uses.argument(arg, value.as_deref(), inherited, step.span);
             text.push_str(&format!(" {name}"));
             if let Some(value) = &value {
                 text.push_str(&format!("={value}"));
@@ -121,6 +141,7 @@ impl Lowerer<'_> {
         let mut ports = Vec::new();
         for word in &expose.ports {
             for text in self.words.words(state, word)? {
+                settings::port(&text, word.span, &mut self.words.warnings);
                 let parsed = port::parse(&text).map_err(|error| ParseError::new(error, word.span))?;
                 ports.extend(parsed.iter().map(ToString::to_string));
             }

@@ -1,9 +1,9 @@
 //! What lowering refuses, each with its data, its place, a stable code, and an edit that mends it where there is one.
 
-use dockerfile_parser::{ParseError, Span};
-use oci::{BadPlatform, BadReference};
+use dockerfile_parser::{ParseError, Span, suggest::near};
+use oci::{BadPlatform, BadReference, Platform};
 
-use crate::{Entitlement, git::BadGitAddress};
+use crate::{Entitlement, Warning, git::BadGitAddress};
 
 /// Something that cannot be lowered, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,11 +13,13 @@ pub struct LowerError {
     pub kind: Box<ErrorKind>,
     /// The bytes of the Dockerfile to underline; `None` where the request is at fault.
     pub span: Option<Span>,
+    /// The build checks that had found something before, in the order of the file.
+    pub warnings: Vec<Warning>,
 }
 
 impl LowerError {
     pub(crate) fn new(kind: ErrorKind, span: Option<Span>) -> LowerError {
-        LowerError { kind: Box::new(kind), span }
+        LowerError { kind: Box::new(kind), span, warnings: Vec::new() }
     }
 
     /// The stable name of what is wrong: `unknown-target`.
@@ -197,10 +199,20 @@ pub enum ErrorKind {
         entitlement: Entitlement,
     },
     /// `SOURCE_DATE_EPOCH` that is no time.
-    #[error("`SOURCE_DATE_EPOCH` is `{value}`; it must be a count of seconds since 1970, or `context`")]
+    #[error(
+        "`SOURCE_DATE_EPOCH` is `{value}`, which is no count of seconds since 1970, and no context or stage"
+    )]
     SourceDateEpoch {
         /// The value.
         value: String,
+    },
+    /// A stage that `SOURCE_DATE_EPOCH` names and that is not only a download.
+    #[error("`SOURCE_DATE_EPOCH` is the time of the stage `{name}`, but that {why}")]
+    EpochStage {
+        /// The stage.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
     },
     /// Part of the language that is not built yet.
     #[error("{what} is not supported yet")]
@@ -209,11 +221,18 @@ pub enum ErrorKind {
         what: String,
     },
     /// `# check=error=true`, and a check found something.
-    #[error("the build checks found something: {}", .rules.join(", "))]
+    #[error("lint violation found for rules: {}", .rules.join(", "))]
     Checks {
         /// The rules that were broken, each once.
         rules: Vec<String>,
     },
+}
+
+/// The usual platform that a text is spelled much like; its system may be left out.
+pub fn near_platform(text: &str) -> Option<String> {
+    let linux = Platform::COMMON.into_iter().filter_map(|name| name.strip_prefix("linux/"));
+    near(text, Platform::COMMON.into_iter())
+        .or_else(|| near(text, linux).map(|architecture| format!("linux/{architecture}")))
 }
 
 fn first(sources: &[ParseError]) -> String {
@@ -247,7 +266,7 @@ impl ErrorKind {
             ErrorKind::HeredocName { .. } => "invalid-heredoc-name",
             ErrorKind::EmptyCommand => "no-command",
             ErrorKind::NotAllowed { .. } => "not-allowed",
-            ErrorKind::SourceDateEpoch { .. } => "invalid-source-date-epoch",
+            ErrorKind::SourceDateEpoch { .. } | ErrorKind::EpochStage { .. } => "invalid-source-date-epoch",
             ErrorKind::NotYet { .. } => "not-supported-yet",
             ErrorKind::Checks { .. } => "checks-failed",
         }
@@ -274,7 +293,16 @@ impl ErrorKind {
             ErrorKind::Image { near: Some(near), .. } => {
                 Some(format!("write `FROM {near}` for the stage of that name"))
             }
+            ErrorKind::Platform(BadPlatform(text)) => {
+                near_platform(text).map(|near| format!("write `--platform={near}`"))
+            }
             ErrorKind::LaterStage { name } => Some(format!("move the stage `{name}` above this one")),
+            ErrorKind::SourceDateEpoch { .. } => {
+                Some("SOURCE_DATE_EPOCH=$(git log -1 --pretty=%ct)".to_owned())
+            }
+            ErrorKind::EpochStage { name, .. } => {
+                Some(format!("FROM scratch AS {name}\nADD https://host/file /"))
+            }
             ErrorKind::RemoteCopy { .. } => Some("write `ADD` instead of `COPY`".to_owned()),
             ErrorKind::NotAllowed { entitlement } => {
                 Some(format!("build with `--allow {}`", entitlement.name()))

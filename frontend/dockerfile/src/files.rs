@@ -12,6 +12,7 @@ use crate::{
     error::at,
     git::{self, GitAddress},
     gopath,
+    lint::{broad::Copied, ignored, settings::first_folder},
     owner::{chmod, has_name, owner},
     plan::Step,
     remote::check_checksum,
@@ -151,6 +152,9 @@ impl Lowerer<'_> {
         files: Files<'_>,
     ) -> Result<(), LowerError> {
         check_checksum(&files)?;
+        if !step.trigger {
+            self.note_copy(building, step, &files);
+        }
         let mode = match &*files.chmod {
             "" => None,
             text => Some(chmod(text, files.chmod_span)?),
@@ -192,6 +196,22 @@ impl Lowerer<'_> {
         Ok(())
     }
 
+    /// Leaves a trail for the build checks.
+    fn note_copy(&self, building: &mut Building, step: &Step<'_>, files: &Files<'_>) {
+        let sources: Vec<&str> = files.paths.iter().map(|(path, _)| &**path).collect();
+        let heredocs: Vec<&str> = files.heredocs.iter().map(|heredoc| &*heredoc.name).collect();
+        let copied = Copied {
+            keyword: files.keyword,
+            sources: &sources,
+            heredocs: &heredocs,
+            destination: &files.destination,
+            of_context: files.from.is_none(),
+            folder: &building.state.folder(),
+            span: step.span,
+        };
+        building.state.trail.copied(&copied, self.ignore);
+    }
+
     /// The trees and paths that are copied, in the order of the actions: paths first, then heredocs.
     fn sources(
         &mut self,
@@ -206,7 +226,13 @@ impl Lowerer<'_> {
                 Some(Ok(address)) => self.git(files, &address, word, step, draft)?,
                 Some(Err(source)) => return Err(at(word.span, ErrorKind::Git(source))),
                 None if git::is_http(path) => self.http(files, path, word, step, draft)?,
-                None => self.local(files, path, draft),
+                None => {
+                    if files.from.is_none() {
+                        let warnings = &mut self.words.warnings;
+                        ignored::copied(files.keyword, path, word.span, self.ignore, warnings);
+                    }
+                    self.local(files, path, draft)
+                }
             };
             copied.push(source);
         }
@@ -259,6 +285,7 @@ impl Lowerer<'_> {
         let text = self.words.word(&building.state, &workdir.path)?;
         let shown = self.shown(&building.state, step);
         let state = &mut building.state;
+        first_folder(state, &text, workdir.path.span, &mut self.words.warnings);
         // An absolute path is stored as it is written, slash and all; a relative one is joined and clean.
         let folder = match &*text {
             "" => state.folder(),

@@ -1,22 +1,30 @@
 //! Addresses of git repositories and files, as `ADD` and `--build-context` take them.
 
+use std::fmt;
+
+use graph::GitMtime;
+
 use crate::gopath;
 
 /// A git address taken apart: `https://host/x.git#ref:folder`, `git@host:x.git?branch=main`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct GitAddress {
+pub struct GitAddress {
     /// Without fragment and query.
-    pub remote: String,
+    pub(crate) remote: String,
     /// Branch, tag or commit; empty is the remote's default branch.
-    pub reference: String,
+    pub(crate) reference: String,
     /// The commit that the reference must name.
-    pub checksum: Option<String>,
+    pub(crate) checksum: Option<String>,
     /// The folder of the repository that becomes the root; relative, empty for all of it.
-    pub subfolder: String,
+    pub(crate) subfolder: String,
     /// What the query says about keeping `.git`.
-    pub keep_git_dir: Option<bool>,
+    pub(crate) keep_git_dir: Option<bool>,
     /// What the query says about submodules.
-    pub submodules: Option<bool>,
+    pub(crate) submodules: Option<bool>,
+    /// Which time the files get.
+    pub(crate) mtime: GitMtime,
+    /// Whether the checksum is fetched without asking what the reference names now.
+    pub(crate) fetch_by_commit: bool,
 }
 
 /// What a git address gets wrong.
@@ -46,16 +54,46 @@ pub enum BadGitAddress {
         /// The value.
         value: String,
     },
+    /// A value of `mtime` that does not exist.
+    #[error("`mtime={0}` in a git address's query is neither `checkout` nor `commit`")]
+    NoMtime(String),
+    /// `fetch-by-commit` without a commit to fetch.
+    #[error("`fetch-by-commit` in a git address's query needs `checksum=` with all digits of a commit")]
+    NoCommit,
+}
+
+impl fmt::Display for GitAddress {
+    /// Repository, reference and folder; the password that may stand in it is not left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.remote)?;
+        match (&*self.reference, &*self.subfolder) {
+            ("", "") => Ok(()),
+            (reference, "") => write!(f, "#{reference}"),
+            (reference, folder) => write!(f, "#{reference}:{folder}"),
+        }
+    }
 }
 
 impl GitAddress {
     /// Takes an address apart; `None` where the text is no git address: a path, or a file over http.
-    pub(crate) fn parse(text: &str) -> Option<Result<GitAddress, BadGitAddress>> {
-        let (rest, fragment) = text.split_once('#').unwrap_or((text, ""));
-        let (remote, query) = rest.split_once('?').unwrap_or((rest, ""));
-        if !is_git(remote) {
-            return None;
+    pub fn parse(text: &str) -> Option<Result<GitAddress, BadGitAddress>> {
+        let (remote, rest) = text.split_at(text.find(['#', '?']).unwrap_or(text.len()));
+        is_git(remote).then(|| GitAddress::of(remote, rest))
+    }
+
+    /// As [`GitAddress::parse`], for a main context: `github.com/user/repository` is an address as well.
+    pub fn parse_context(text: &str) -> Option<Result<GitAddress, BadGitAddress>> {
+        if !text.starts_with("github.com/") {
+            return GitAddress::parse(text);
         }
+        let (remote, rest) = text.split_at(text.find(['#', '?']).unwrap_or(text.len()));
+        Some(GitAddress::of(&format!("https://{remote}"), rest))
+    }
+
+    /// `rest` is query and fragment, with the signs before them.
+    fn of(remote: &str, rest: &str) -> Result<GitAddress, BadGitAddress> {
+        let (query, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+        let query = query.strip_prefix('?').unwrap_or(query);
         let (reference, subfolder) = fragment.split_once(':').unwrap_or((fragment, ""));
         let mut address = GitAddress {
             remote: remote.to_owned(),
@@ -63,10 +101,9 @@ impl GitAddress {
             subfolder: subfolder.to_owned(),
             ..GitAddress::default()
         };
-        Some(address.read_query(query).map(|()| {
-            address.subfolder = gopath::absolute("/", &address.subfolder).trim_start_matches('/').to_owned();
-            address
-        }))
+        address.read_query(query)?;
+        address.subfolder = gopath::absolute("/", &address.subfolder).trim_start_matches('/').to_owned();
+        Ok(address)
     }
 
     fn read_query(&mut self, query: &str) -> Result<(), BadGitAddress> {
@@ -77,7 +114,9 @@ impl GitAddress {
             match key {
                 "keep-git-dir" => self.keep_git_dir = Some(boolean(key, &value)?),
                 "submodules" => self.submodules = Some(boolean(key, &value)?),
-                "ref" | "tag" | "branch" | "subdir" | "checksum" | "commit" if value.is_empty() => {
+                "fetch-by-commit" => self.fetch_by_commit = boolean(key, &value)?,
+                "mtime" if !value.is_empty() => self.mtime = mtime(value)?,
+                "mtime" | "ref" | "tag" | "branch" | "subdir" | "checksum" | "commit" if value.is_empty() => {
                     return Err(BadGitAddress::NoValue(key.to_owned()));
                 }
                 "ref" => set(&mut self.reference, "ref", value)?,
@@ -98,6 +137,9 @@ impl GitAddress {
                 set(&mut self.reference, "ref", full)?;
             }
         }
+        if self.fetch_by_commit && !self.checksum.as_deref().is_some_and(is_whole_commit) {
+            return Err(BadGitAddress::NoCommit);
+        }
         if let (Some(checksum), true) = (&self.checksum, self.reference.is_empty()) {
             self.reference.clone_from(checksum);
         }
@@ -114,11 +156,30 @@ fn set(place: &mut String, key: &str, value: String) -> Result<(), BadGitAddress
     Ok(())
 }
 
+fn mtime(value: String) -> Result<GitMtime, BadGitAddress> {
+    match &*value {
+        "checkout" => Ok(GitMtime::Checkout),
+        "commit" => Ok(GitMtime::Commit),
+        _ => Err(BadGitAddress::NoMtime(value)),
+    }
+}
+
+/// Whether a text is all digits of a commit, by SHA-1 or SHA-256.
+fn is_whole_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 fn boolean(key: &str, value: &str) -> Result<bool, BadGitAddress> {
-    match value {
-        "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(BadGitAddress::NoBoolean { key: key.to_owned(), value: value.to_owned() }),
+    let value = if value.is_empty() { "1" } else { value };
+    go_bool(value).ok_or_else(|| BadGitAddress::NoBoolean { key: key.to_owned(), value: value.to_owned() })
+}
+
+/// A truth value as Go spells it.
+pub(crate) fn go_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
     }
 }
 
@@ -137,6 +198,16 @@ fn is_git(remote: &str) -> bool {
             .split_once('@')
             .and_then(|(user, rest)| rest.split_once(':').map(|(host, path)| (user, host, path)))
             .is_some_and(|(user, host, path)| word(user, "-_") && word(host, "-.") && !path.is_empty()),
+    }
+}
+
+/// An address as people may see it: without the user and the password that stand before its host.
+pub(crate) fn shown(address: &str) -> String {
+    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) if rest[..at].contains(':') => format!("{scheme}://{}", &rest[at + 1..]),
+        _ => address.to_owned(),
     }
 }
 
@@ -205,8 +276,17 @@ mod tests {
         let query = parse("https://h/b.git?tag=v1&subdir=x&keep-git-dir&submodules=0").expect("git");
         assert_eq!((&*query.reference, &*query.subfolder), ("refs/tags/v1", "x"));
         assert_eq!((query.keep_git_dir, query.submodules), (Some(true), Some(false)));
+        let short = GitAddress::parse_context("github.com/a/b#v1:c").expect("git").expect("well-formed");
+        assert_eq!(
+            (&*short.remote, &*short.reference, &*short.subfolder),
+            ("https://github.com/a/b", "v1", "c")
+        );
         let commit = parse("ssh://git@h/b?commit=abc").expect("git");
         assert_eq!((commit.checksum.as_deref(), &*commit.reference), (Some("abc"), "abc"));
+        let whole = "0123456789012345678901234567890123456789";
+        let pinned = format!("git://h/b?fetch-by-commit&mtime=commit&branch=a&checksum={whole}");
+        let pinned = parse(&pinned).expect("git");
+        assert_eq!((pinned.fetch_by_commit, pinned.mtime), (true, GitMtime::Commit));
     }
 
     #[test]
@@ -222,6 +302,23 @@ mod tests {
             bad("git://h/x?submodules=2"),
             "`submodules=2` in a git address's query is neither true nor false"
         );
+        assert_eq!(
+            bad("git://h/x?mtime=now"),
+            "`mtime=now` in a git address's query is neither `checkout` nor `commit`"
+        );
+        assert!(bad("git://h/x?fetch-by-commit&checksum=abc").contains("needs `checksum=`"));
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        for (address, seen) in [
+            ("https://user:word@h/x.git?a=b", "https://h/x.git?a=b"),
+            ("https://h/a@b:c", "https://h/a@b:c"),
+            ("ssh://git@h/x", "ssh://git@h/x"),
+            ("git@h:x", "git@h:x"),
+        ] {
+            assert_eq!(shown(address), seen);
+        }
     }
 
     #[test]

@@ -128,6 +128,20 @@ impl Ignore {
         (excluded, matched)
     }
 
+    /// Whether a path is left out by what matches it or a folder around it, pattern by pattern: moby's
+    /// `MatchesOrParentMatches`, which the build checks ask. [`Ignore::excludes`] says what the walk leaves out.
+    pub(crate) fn leaves_out(&self, path: &str) -> bool {
+        let around = path.match_indices('/').map(|(at, _)| &path[..at]).filter(|folder| !folder.is_empty());
+        let paths: Vec<&str> = around.chain([path]).collect();
+        let mut out = false;
+        for pattern in &self.patterns {
+            if pattern.negated == out && paths.iter().any(|path| pattern.matches(path)) {
+                out = !pattern.negated;
+            }
+        }
+        out
+    }
+
     /// Whether something in a folder that is left out may be taken back in. Where not, nobody need look into it.
     pub fn may_contain_included(&self, folder: &[u8]) -> bool {
         let folder = text::decode(folder);
@@ -264,6 +278,11 @@ fn compile(pattern: &str) -> Option<Kind> {
                 rest = class(behind, &mut regex)?;
                 is_regex = true;
             }
+            // Alone it means itself, but not to moby's eye: `**]` is no ending.
+            ']' => {
+                literal(c, &mut regex);
+                is_regex = true;
+            }
             '\\' => {
                 let escaped = behind.chars().next()?;
                 rest = &behind[escaped.len_utf8()..];
@@ -366,7 +385,7 @@ mod tests {
     /// One pattern, paths it leaves out, paths it does not.
     #[test]
     fn single_patterns() {
-        let cases: [(&str, &[&str], &[&str]); 41] = [
+        let cases: [(&str, &[&str], &[&str]); 42] = [
             ("abc", &["abc", "abc/d"], &["ab", "abcd", "x/abc"]),
             ("a.c", &["a.c"], &["abc"]),
             ("*", &["abc", "a/b", ".x"], &[]),
@@ -393,6 +412,7 @@ mod tests {
             ("**/", &["a", "a/b"], &[]),
             ("**/a", &["a", "x/a", "x/y/a", "a/b"], &["xa", "ax"]),
             ("**a", &["a", "xa", "x/ya"], &["ax"]),
+            ("**]", &["]", "x/]"], &["x]"]),
             ("**/a*", &["a", "ab", "x/ab"], &["xa"]),
             ("**/*.go", &["a.go", "x/y/a.go", ".go"], &["go", "a.go2"]),
             ("a/**", &["a/b", "a/b/c"], &["a", "ab"]),

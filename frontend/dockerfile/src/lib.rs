@@ -5,7 +5,8 @@
 //! what the command line or a client said is a [`Request`].
 //!
 //! The order of reading: `plan.rs` finds which stages are needed and what each name means; `stage.rs` walks one stage;
-//! `configure.rs`, `files.rs` and `run.rs` hold the instructions; `draft.rs` is the graph while it is unfinished.
+//! `configure.rs`, `files.rs` and `run.rs` hold the instructions; `draft.rs` is the graph while it is unfinished; `lint/`
+//! holds the build checks.
 //!
 //! Things that surprise:
 //!
@@ -19,14 +20,19 @@
 #![forbid(unsafe_code)]
 
 mod configure;
+mod context;
+pub mod describe;
 mod draft;
+mod epoch;
 mod error;
 mod fact;
 mod files;
+mod frontend;
 mod git;
 mod gopath;
 mod gotext;
 pub mod ignore;
+pub mod lint;
 mod lower;
 mod owner;
 mod plan;
@@ -40,10 +46,12 @@ mod variables;
 mod warning;
 mod words;
 
+pub use context::{CONTEXT_FILE, DOWNLOAD, context_graph, file_graph};
 pub use dockerfile_parser::text;
-pub use error::{ErrorKind, LowerError};
-pub use fact::{Fact, Facts, ImageFact, LayoutVersion};
-pub use git::BadGitAddress;
+pub use error::{ErrorKind, LowerError, near_platform};
+pub use fact::{Answer, Fact, Facts, ImageFact, LayoutVersion};
+pub use frontend::check_frontend;
+pub use git::{BadGitAddress, GitAddress};
 pub use lower::{Lowered, LoweredImage, Lowering, lower};
-pub use request::{Entitlement, NamedContext, NoCache, Request};
-pub use warning::Warning;
+pub use request::{Entitlement, MainContext, NamedContext, NoCache, Request};
+pub use warning::{Policy, Warning};

@@ -3,18 +3,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dockerfile_parser::{DirectiveName, Dockerfile, Span, Word};
+use dockerfile_parser::{Dockerfile, Span, Word};
 use graph::{Edge, Graph};
-use oci::{Epoch, ImageConfig, PinnedImage, Platform, Reference};
+use oci::{Epoch, ImageConfig, PinnedImage, Platform};
 
 use crate::{
-    ErrorKind, Fact, Facts, LowerError, Request, Warning,
+    Fact, Facts, LowerError, Policy, Request, Warning,
+    describe::Uses,
     draft::{Drafts, Edges},
+    epoch::{self, Dating},
+    frontend,
+    ignore::Ignore,
+    lint,
     plan::Planner,
     stage::Lowerer,
     state::State,
     variables::{Variables, predefined, proxies},
-    warning::Warnings,
     words::Words,
 };
 
@@ -35,11 +39,18 @@ pub struct Lowered {
     pub graph: Graph,
     /// The images to make of it, by the platform that was asked for.
     pub images: BTreeMap<Platform, LoweredImage>,
+    /// Their platforms, in the order in which they were asked for.
+    pub platforms: Vec<Platform>,
+    /// Whether the result is one of several platforms, be it of one only: an index, a folder for each.
+    pub several_platforms: bool,
     /// What was noticed, in the order of the file.
     pub warnings: Vec<Warning>,
+    /// Which checks the file wants, for those that are made while it is built.
+    pub checks: Policy,
     /// The images that names were resolved to.
     pub pinned: BTreeSet<PinnedImage>,
-    /// `SOURCE_DATE_EPOCH`: of the build arguments, else of the file, else of the request.
+    /// `SOURCE_DATE_EPOCH` of the build arguments, else of the file: times later than this are clamped when the image is
+    /// written.
     pub source_date_epoch: Option<Epoch>,
 }
 
@@ -63,33 +74,108 @@ pub struct LoweredImage {
 /// The first thing that cannot be lowered, with its place. Names of stages, contexts and images are checked in every
 /// stage; everything else in those that the target needs.
 pub fn lower(file: &Dockerfile, request: &Request, facts: &Facts) -> Result<Lowering, LowerError> {
-    check_frontend(file, request)?;
-    let warnings = Warnings::new(file, request.build_args.get("BUILDKIT_DOCKERFILE_CHECK"));
-    let mut words = Words { escape: file.escape, warnings };
+    let mut words = Words::new(file, request)?;
+    let passed = pass(file, request, facts, Stages::Needed, &mut words);
+    let (warnings, checks) = words.warnings.finish();
+    let noticed = |error| LowerError { warnings: warnings.clone(), ..error };
+    let done = match passed.map_err(noticed)? {
+        Passed::Needs(needs) => return Ok(Lowering::Needs(needs)),
+        Passed::Done(done) => done,
+    };
+    if let Some(error) = checks.verdict(&warnings) {
+        return Err(noticed(error));
+    }
+    let (graph, edges) = done.drafts.finish();
     let (platforms, implicit) = request.target_platforms();
-    let mut epoch = request.source_date_epoch;
+    let several_platforms = request.several_platforms();
+    let image = |(platform, state): (Platform, State)| {
+        let image = image(&platform, implicit, state, request, &edges);
+        (platform, image)
+    };
+    let images = done.states.into_iter().map(image).collect();
+    let (pinned, source_date_epoch) = (done.pinned, done.epoch);
+    Ok(Lowering::Done(Box::new(Lowered {
+        graph,
+        images,
+        platforms,
+        several_platforms,
+        warnings,
+        checks,
+        pinned,
+        source_date_epoch,
+    })))
+}
+
+/// Which stages a pass walks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stages {
+    /// Those that the target needs.
+    Needed,
+    /// Every one.
+    All,
+}
+
+/// How far a pass came.
+pub(crate) enum Passed {
+    /// It lacks facts, see [`Lowering::Needs`].
+    Needs(BTreeMap<Fact, Span>),
+    /// To the end.
+    Done(Box<Done>),
+}
+
+/// The stages of a whole pass, before they become a graph.
+pub(crate) struct Done {
+    drafts: Drafts,
+    states: Vec<(Platform, State)>,
+    pinned: BTreeSet<PinnedImage>,
+    epoch: Option<Epoch>,
+    /// The number of the stage that is wanted.
+    pub(crate) target: usize,
+    /// What the stages ask for, on the first platform.
+    pub(crate) uses: Uses,
+}
+
+/// Walks the stages of a file, for every platform, and gathers warnings in `words`.
+///
+/// # Errors
+/// As [`lower`].
+pub(crate) fn pass(
+    file: &Dockerfile,
+    request: &Request,
+    facts: &Facts,
+    stages: Stages,
+    words: &mut Words,
+) -> Result<Passed, LowerError> {
+    frontend::check_file(file, request)?;
+    lint::text::whole_file(file, &mut words.warnings);
+    let (platforms, _) = request.target_platforms();
+    let dated = match epoch::date(file, request, facts, &platforms[0], words)? {
+        Dating::Needs(fact, span) => return Ok(Passed::Needs([(*fact, span)].into())),
+        Dating::Known(dated) => dated,
+    };
+    let (request, epoch) = (&*dated.request, dated.epoch);
     let mut planned = Vec::with_capacity(platforms.len());
     let mut needs = BTreeMap::new();
     for platform in &platforms {
-        let globals = globals(file, request, platform, &words)?;
-        epoch = self::epoch(request, &globals)?.or(epoch);
-        let plan = Planner { file, request, facts, platform, globals: &globals, words: &mut words }.plan()?;
+        lint::from::default_arguments(file, request, platform, words);
+        let mut globals = globals(file, request, &request.build_args, platform, words)?;
+        dated.apply(&mut globals);
+        let plan = Planner { file, request, facts, platform, globals: &globals, stages, words }.plan()?;
         for (fact, span) in &plan.needs {
             needs.entry(fact.clone()).or_insert(*span);
         }
         planned.push((platform, globals, plan));
     }
     if !needs.is_empty() {
-        return Ok(Lowering::Needs(needs));
+        return Ok(Passed::Needs(needs));
     }
-    let show_platform = platforms.len() > 1
-        || request
-            .build_args
-            .get("BUILDKIT_MULTI_PLATFORM")
-            .is_some_and(|value| value == "1" || value == "true");
+    let show_platform = request.several_platforms();
     let proxies = proxies(request);
+    // Patterns that are none are refused by whoever reads the context.
+    let ignore = Ignore::new(&request.ignore).unwrap_or_default();
     let mut drafts = Drafts::default();
     let mut pinned = BTreeSet::new();
+    let mut uses = Uses::new();
     let mut states = Vec::with_capacity(planned.len());
     for (platform, globals, plan) in &planned {
         let lowerer = Lowerer {
@@ -100,9 +186,11 @@ pub fn lower(file: &Dockerfile, request: &Request, facts: &Facts) -> Result<Lowe
             show_platform,
             globals,
             proxies: &proxies,
+            ignore: &ignore,
             drafts: &mut drafts,
-            words: &mut words,
+            words: &mut *words,
             pinned: &mut pinned,
+            uses: &mut uses,
             done: BTreeMap::new(),
         };
         let state = lowerer.run()?;
@@ -112,18 +200,8 @@ pub fn lower(file: &Dockerfile, request: &Request, facts: &Facts) -> Result<Lowe
         }
         states.push(((*platform).clone(), state));
     }
-    let (warnings, rules) = words.warnings.finish();
-    if !rules.is_empty() {
-        let span = warnings.first().map(|warning| warning.span);
-        return Err(LowerError::new(ErrorKind::Checks { rules: rules.into_iter().collect() }, span));
-    }
-    let (graph, edges) = drafts.finish();
-    let image = |(platform, state): (Platform, State)| {
-        let image = image(&platform, implicit, state, request, &edges);
-        (platform, image)
-    };
-    let images = states.into_iter().map(image).collect();
-    Ok(Lowering::Done(Box::new(Lowered { graph, images, warnings, pinned, source_date_epoch: epoch })))
+    let target = planned.first().map_or(0, |(_, _, plan)| plan.target);
+    Ok(Passed::Done(Box::new(Done { drafts, states, pinned, epoch, target, uses })))
 }
 
 fn image(
@@ -151,31 +229,13 @@ fn image(
     LoweredImage { edge: tree.map(|tree| edges.of(tree)), config, base_layers }
 }
 
-/// Refuses a `# syntax=` that is not the language built in, which may come from a mirror under any host's name.
-fn check_frontend(file: &Dockerfile, request: &Request) -> Result<(), LowerError> {
-    let directive = file.directives.iter().find(|directive| directive.name == DirectiveName::Syntax);
-    let (text, span) = match (request.build_args.get("BUILDKIT_SYNTAX"), directive) {
-        (Some(text), _) => (text, None),
-        (None, Some(directive)) => (&directive.value, Some(directive.value_span)),
-        (None, None) => return Ok(()),
-    };
-    let frontend = text.split_whitespace().next().unwrap_or_default();
-    let built_in = |repository: &str| {
-        ["docker/dockerfile", "docker/dockerfile-upstream"].iter().any(|name| {
-            repository == *name || repository.strip_suffix(name).is_some_and(|r| r.ends_with('/'))
-        })
-    };
-    let known = Reference::parse(frontend).is_ok_and(|reference| built_in(&reference.repository));
-    match known || matches!(frontend, "" | "dockerfile.v0") {
-        true => Ok(()),
-        false => Err(LowerError::new(ErrorKind::Frontend { frontend: frontend.to_owned() }, span)),
-    }
-}
-
 /// The arguments that `FROM` lines see: predefined ones, and the `ARG`s above the first `FROM`.
-fn globals(
+///
+/// `build_args` are those of the request, or none, to see what the defaults come to.
+pub(crate) fn globals(
     file: &Dockerfile,
     request: &Request,
+    build_args: &BTreeMap<String, String>,
     platform: &Platform,
     words: &Words,
 ) -> Result<Variables, LowerError> {
@@ -186,7 +246,7 @@ fn globals(
     let mut globals = predefined(request, platform, name);
     for arg in file.global_args.iter().flat_map(|node| &node.value.names) {
         let name: &Word = &arg.name;
-        let value = match (request.build_args.get(&name.text), &arg.value) {
+        let value = match (build_args.get(&name.text), &arg.value) {
             (Some(value), _) => Some(value.clone()),
             (None, Some(default)) => Some(words.global_default(&globals, default)?),
             (None, None) => None,
@@ -196,17 +256,4 @@ fn globals(
         }
     }
     Ok(globals)
-}
-
-/// `SOURCE_DATE_EPOCH` of the build arguments or the file. A main context that is a folder has no time of its own.
-fn epoch(request: &Request, globals: &Variables) -> Result<Option<Epoch>, LowerError> {
-    let name = "SOURCE_DATE_EPOCH";
-    let value = request.build_args.get(name).map(String::as_str).or_else(|| globals.get(name));
-    match value {
-        None | Some("" | "context") => Ok(None),
-        Some(value) => match value.parse::<u64>() {
-            Ok(seconds) => Ok(Some(Epoch(seconds))),
-            Err(_) => Err(LowerError::new(ErrorKind::SourceDateEpoch { value: value.to_owned() }, None)),
-        },
-    }
 }

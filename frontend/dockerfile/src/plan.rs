@@ -14,8 +14,8 @@ use dockerfile_parser::{
 use oci::{ImageConfig, Platform, Reference};
 
 use crate::{
-    ErrorKind, Fact, Facts, LowerError, NamedContext, Request, error::at, git::GitAddress,
-    variables::Variables, words::Words,
+    ErrorKind, Fact, Facts, LowerError, NamedContext, Request, error::at, git::GitAddress, lint,
+    lower::Stages, variables::Variables, words::Words,
 };
 
 /// Where a tree comes from.
@@ -33,12 +33,16 @@ pub(crate) enum Origin {
     Git { name: String, address: GitAddress },
     /// A file that a `--build-context` names.
     Http { name: String, url: String },
+    /// A stage further down the file: a mistake, but one that BuildKit sees in stages that are needed only.
+    Later { name: String, span: Span },
 }
 
 /// A stage with all its names resolved.
 pub(crate) struct PlannedStage<'a> {
     pub(crate) stage: &'a Stage,
-    /// What it stands on.
+    /// What it stands on, by its name in the file, variables replaced.
+    pub(crate) base_name: String,
+    /// What that is.
     pub(crate) base: Origin,
     /// Whether a named context stands for the whole stage: `base` is its result.
     pub(crate) replaced: bool,
@@ -48,6 +52,13 @@ pub(crate) struct PlannedStage<'a> {
     pub(crate) steps: Vec<Step<'a>>,
     /// Whether the target needs it.
     pub(crate) needed: bool,
+}
+
+impl Step<'_> {
+    /// The keyword as written, in any case.
+    pub(crate) fn keyword(&self) -> &str {
+        self.text.split_whitespace().next().unwrap_or_default()
+    }
 }
 
 /// An instruction with the trees that it names.
@@ -84,6 +95,8 @@ pub(crate) struct Planner<'a, 'w> {
     pub(crate) platform: &'w Platform,
     /// Global arguments.
     pub(crate) globals: &'w Variables,
+    /// Whether stages that the target does not need are wanted too.
+    pub(crate) stages: Stages,
     pub(crate) words: &'w mut Words,
 }
 
@@ -100,11 +113,14 @@ impl<'a> Planner<'a, '_> {
         }
         let mut needs = BTreeMap::new();
         stages[target].needed = true;
-        for index in (0..=target).rev() {
+        if self.stages == Stages::All {
+            stages.iter_mut().for_each(|stage| stage.needed = true);
+        }
+        for index in (0..stages.len()).rev() {
             if stages[index].needed {
                 let triggers = self.triggers(index, &stages)?;
                 stages[index].steps.splice(0..0, triggers);
-                self.follow(index, &mut stages, &mut needs);
+                self.follow(index, &mut stages, &mut needs)?;
             }
         }
         let steps = stages.iter().flat_map(|stage| &stage.steps);
@@ -132,15 +148,15 @@ impl<'a> Planner<'a, '_> {
 
     fn stage(&mut self, index: usize, stage: &'a Stage) -> Result<PlannedStage<'a>, LowerError> {
         let from = &stage.from.value;
-        let platform = match &from.platform {
-            Some(word) => Some(self.platform(word)?),
-            None => None,
-        };
-        let wanted = platform.clone().unwrap_or_else(|| self.platform.clone());
-        let name = self.words.base_word(self.globals, &from.image)?;
+        let name = self.words.base_word(self.globals, &from.image)?.text;
         if name.is_empty() {
             return Err(at(from.image.span, ErrorKind::EmptyBase { written: from.image.text.clone() }));
         }
+        let platform = match &from.platform {
+            Some(word) => Some(self.platform(stage, word)?),
+            None => None,
+        };
+        let wanted = platform.clone().unwrap_or_else(|| self.platform.clone());
         let replacement = match stage.name() {
             Some(name) => self.context(name, &wanted, stage.from.span)?,
             None => None,
@@ -163,11 +179,13 @@ impl<'a> Planner<'a, '_> {
                 steps.push(step);
             }
         }
-        Ok(PlannedStage { stage, base, replaced, platform, steps, needed: false })
+        Ok(PlannedStage { stage, base_name: name, base, replaced, platform, steps, needed: false })
     }
 
-    fn platform(&mut self, word: &Word) -> Result<Platform, LowerError> {
-        let text = self.words.base_word(self.globals, word)?;
+    fn platform(&mut self, stage: &Stage, word: &Word) -> Result<Platform, LowerError> {
+        let expanded = self.words.base_word(self.globals, word)?;
+        lint::from::platform(stage, word, &expanded, self.globals, &mut self.words.warnings);
+        let text = expanded.text;
         if text.is_empty() {
             return Err(at(word.span, ErrorKind::EmptyPlatform { written: word.text.clone() }));
         }
@@ -269,7 +287,7 @@ impl<'a> Planner<'a, '_> {
         match found {
             Some(stage) if stage < index => Ok(Origin::Stage(stage)),
             Some(stage) if stage == index => Err(at(span, ErrorKind::OwnStage { name: name.to_owned() })),
-            Some(_) => Err(at(span, ErrorKind::LaterStage { name: name.to_owned() })),
+            Some(_) => Ok(Origin::Later { name: name.to_owned(), span }),
             None => self.elsewhere(name, self.platform, span),
         }
     }
@@ -318,15 +336,20 @@ impl<'a> Planner<'a, '_> {
 
     fn config(&self, origin: &Origin) -> Option<&'a ImageConfig> {
         match origin {
-            Origin::Image { fact, .. } => self.facts.get(fact).map(|fact| &*fact.config),
+            Origin::Image { fact, .. } => self.facts.image(fact).map(|fact| &*fact.config),
             _ => None,
         }
     }
 
     /// Marks what a needed stage needs: stages, and facts that are not there yet.
-    fn follow(&self, index: usize, stages: &mut [PlannedStage<'a>], needs: &mut BTreeMap<Fact, Span>) {
+    fn follow(
+        &self,
+        index: usize,
+        stages: &mut [PlannedStage<'a>],
+        needs: &mut BTreeMap<Fact, Span>,
+    ) -> Result<(), LowerError> {
         let (below, from_here) = stages.split_at_mut(index);
-        let Some(stage) = from_here.first() else { return };
+        let Some(stage) = from_here.first() else { return Ok(()) };
         let base = (&stage.base, stage.stage.from.value.image.span);
         let steps =
             stage.steps.iter().flat_map(|step| step.from.iter().flatten().map(|from| (from, step.span)));
@@ -336,9 +359,13 @@ impl<'a> Planner<'a, '_> {
                 Origin::Image { fact, .. } if !self.facts.contains_key(fact) => {
                     needs.entry(fact.clone()).or_insert(span);
                 }
+                Origin::Later { name, span } => {
+                    return Err(at(*span, ErrorKind::LaterStage { name: name.clone() }));
+                }
                 _ => {}
             }
         }
+        Ok(())
     }
 }
 

@@ -13,8 +13,8 @@
 use std::fmt::Write;
 
 use graph::{
-    ActionInput, CacheSharing, Chmod, ChmodOperator, Copy, Exec, FileAction, Graph, Mount, MountKind,
-    Network, Op, Owner, OwnerName, Security, Source, Vertex,
+    ActionInput, CacheSharing, Chmod, ChmodOperator, Copy, Exec, FileAction, GitMtime, Graph, Mount,
+    MountKind, Network, Op, Owner, OwnerName, Security, Source, Vertex,
 };
 
 /// The text of a whole graph, inputs before their users.
@@ -84,6 +84,15 @@ fn source(source: &Source) -> String {
             if git.keep_git_dir {
                 text.push_str("\nkeep .git");
             }
+            if !git.submodules {
+                text.push_str("\nwithout submodules");
+            }
+            if git.mtime == GitMtime::Commit {
+                text.push_str("\ntimes of the commit");
+            }
+            if git.fetch_by_commit {
+                text.push_str("\nnot asked for the reference");
+            }
             text
         }
         Source::Http(http) => {
@@ -116,6 +125,7 @@ fn line(text: &mut String, name: &str, value: &str) {
 
 fn exec(exec: &Exec) -> String {
     let mut text = format!("exec {:?}", exec.args);
+    line(&mut text, "platform", &exec.platform.to_string());
     exec.env.iter().for_each(|pair| line(&mut text, "env", pair));
     line(&mut text, "cwd", &exec.cwd);
     line(&mut text, "user", &exec.user);

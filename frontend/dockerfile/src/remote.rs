@@ -41,8 +41,7 @@ impl Lowerer<'_> {
             }
             (flag, _) => flag.as_ref().map(|(text, _)| text.clone()),
         };
-        let source = git_source(address, checksum, keep_git_dir)
-            .map_err(|error| LowerError { span: Some(word.span), ..error })?;
+        let source = git_source(address, checksum, keep_git_dir);
         let from = draft.input(self.remote(Op::Source(source), &address.remote, step));
         let (source, unpack) = ("/".to_owned(), Some(false));
         Ok(CopiedFrom { from, source, local: false, contents_only: true, unpack })
@@ -74,7 +73,7 @@ impl Lowerer<'_> {
     }
 
     fn remote(&mut self, op: Op, address: &str, step: &Step<'_>) -> Tree {
-        let about = About { name: address.to_owned(), source: Some(range(step.span)), ..About::default() };
+        let about = About { name: git::shown(address), source: Some(range(step.span)), ..About::default() };
         self.drafts.add(op, Vec::new(), about)
     }
 }

@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use graph::{ExtraHost, Network, Resources, Ulimit};
-use oci::{Epoch, Platform, Reference};
+use oci::{Platform, Reference};
 
-use crate::fact::LayoutVersion;
+use crate::{fact::LayoutVersion, git::GitAddress};
 
 /// One build's wishes, as the command line or an API client stated them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     /// `--build-arg`. BuildKit's own (`BUILDKIT_CACHE_MOUNT_NS`, `BUILDKIT_SANDBOX_HOSTNAME`,
-    /// `BUILDKIT_MULTI_PLATFORM`), proxies and `SOURCE_DATE_EPOCH` are understood without an `ARG`.
+    /// `BUILDKIT_MULTI_PLATFORM`, `BUILDKIT_CONTEXT_KEEP_GIT_DIR`), proxies and `SOURCE_DATE_EPOCH` are understood
+    /// without an `ARG`.
     pub build_args: BTreeMap<String, String>,
     /// `--target`: a stage's name in any case; `None` is the last stage.
     pub target: Option<String>,
@@ -23,7 +24,9 @@ pub struct Request {
     pub labels: BTreeMap<String, String>,
     /// `--build-context`: by name, or by `name::os/arch` for one platform. A name hides a stage or an image.
     pub named_contexts: BTreeMap<String, NamedContext>,
-    /// Patterns of the main context's ignore file, in order.
+    /// The main context: what `COPY` takes from where it names nothing else.
+    pub context: MainContext,
+    /// Patterns of the main context's ignore file, in order; only a folder has one.
     pub ignore: Vec<String>,
     /// Which stages must run again.
     pub no_cache: NoCache,
@@ -41,9 +44,6 @@ pub struct Request {
     pub resources: Resources,
     /// The host name that `RUN` sees; `BUILDKIT_SANDBOX_HOSTNAME` where `None`, else the builder's default.
     pub hostname: Option<String>,
-    /// Times later than this are clamped when the image is written. `SOURCE_DATE_EPOCH` among the build arguments or
-    /// as a global `ARG` wins.
-    pub source_date_epoch: Option<Epoch>,
 }
 
 impl Request {
@@ -56,6 +56,7 @@ impl Request {
             build_platform,
             labels: BTreeMap::new(),
             named_contexts: BTreeMap::new(),
+            context: MainContext::Local,
             ignore: Vec::new(),
             no_cache: NoCache::None,
             network: Network::Default,
@@ -65,7 +66,6 @@ impl Request {
             shm_size_bytes: None,
             resources: Resources::default(),
             hostname: None,
-            source_date_epoch: None,
         }
     }
 
@@ -109,6 +109,13 @@ impl Request {
             || (entitlement == Entitlement::NetworkHost && self.network == Network::Host)
     }
 
+    /// Whether the result is one of several platforms: more than one is asked for, or `BUILDKIT_MULTI_PLATFORM` says so.
+    pub(crate) fn several_platforms(&self) -> bool {
+        let said = self.build_args.get("BUILDKIT_MULTI_PLATFORM").map(String::as_str);
+        self.target_platforms().0.len() > 1
+            || matches!(said, Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
+    }
+
     /// The platforms to build for, and whether nobody named any.
     pub(crate) fn target_platforms(&self) -> (Vec<Platform>, bool) {
         if self.platforms.is_empty() {
@@ -133,6 +140,21 @@ fn familiar(name: &str) -> String {
         // A stage's name may be no reference (`a..b`); it is compared as it is.
         Err(_) => name.to_owned(),
     }
+}
+
+/// What the main context is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MainContext {
+    /// The folder `context` of whoever asks.
+    Local,
+    /// A git repository.
+    Git(GitAddress),
+    /// An archive over http or https, unpacked.
+    HttpArchive(String),
+    /// One file over http or https that is no archive, as a rule the Dockerfile; it is called `context` in the tree.
+    HttpFile(String),
+    /// The archive that is called `context` in the folder `context` of whoever asks, unpacked.
+    Archive,
 }
 
 /// What `--build-context name=…` names.

@@ -26,6 +26,9 @@ use crate::{
 /// Where scripts that begin with `#!` are mounted.
 const PIPES: &str = "/dev/pipes";
 
+/// What counts of the mode of a secret or a socket: neither is a program that changes who runs it.
+const PERMISSIONS: u32 = 0o777;
+
 /// Inputs and mounts of the vertex so far.
 struct Draft {
     inputs: Vec<Tree>,
@@ -76,14 +79,24 @@ impl Lowerer<'_> {
             self.drafts.reach(tree, "/");
         }
         let args = self.command_line(&building.state, step, run, &mut draft)?;
+        let mut bound = Vec::new();
         for (index, raw) in run.mounts.iter().enumerate() {
             let mount = raw.resolve(&mut |word: &Word| self.words.word(&building.state, word))?;
+            building.uses.mount(&mount, step.span);
+            if let ReadKind::Bind(bind) = &mount.kind {
+                bound.push(bind.source.clone());
+            }
             let origin = step.from.get(index).and_then(Option::as_ref);
             let from = match origin {
                 Some(origin) => Some(self.tree(origin)?),
                 None => None,
             };
             self.mount(&building.state, &mount, from, &mut draft)?;
+        }
+        if !step.trigger {
+            let bound: Vec<&str> = bound.iter().map(String::as_str).collect();
+            let (folder, trail) = (building.state.folder(), &mut building.state.trail);
+            trail.runs(&run.script(), &bound, &folder, step.span, &mut self.words.warnings);
         }
         let history = history(&building.state, &args);
         let about = self.about(building, step, &draft.secret_env, &history);
@@ -213,7 +226,10 @@ impl Lowerer<'_> {
                 };
                 Mount { input, selector, readonly: cache.readonly, ..whole(place, kind) }
             }
-            ReadKind::Tmpfs(tmpfs) => whole(place, MountKind::Tmpfs { size_bytes: tmpfs.size_bytes }),
+            ReadKind::Tmpfs(tmpfs) => {
+                let kind = MountKind::Tmpfs { size_bytes: tmpfs.size_bytes };
+                Mount { readonly: tmpfs.readonly, ..whole(place, kind) }
+            }
             ReadKind::Secret(secret) => {
                 if let Some(name) = &secret.env {
                     let (id, required) = (secret.id.clone(), secret.required);
@@ -222,7 +238,7 @@ impl Lowerer<'_> {
                 let Some(target) = target else { return Ok(()) };
                 let kind = MountKind::Secret {
                     id: secret.id.clone(),
-                    mode: secret.mode,
+                    mode: secret.mode & PERMISSIONS,
                     uid: secret.uid,
                     gid: secret.gid,
                     required: secret.required,
@@ -235,7 +251,7 @@ impl Lowerer<'_> {
                 draft.ssh.push(target.clone());
                 let kind = MountKind::Ssh {
                     id: ssh.id.clone(),
-                    mode: ssh.mode,
+                    mode: ssh.mode & PERMISSIONS,
                     uid: ssh.uid,
                     gid: ssh.gid,
                     required: ssh.required,
@@ -266,6 +282,7 @@ impl Lowerer<'_> {
         let hostname = request.hostname.as_ref().or(request.build_args.get("BUILDKIT_SANDBOX_HOSTNAME"));
         Exec {
             args,
+            platform: state.platform.clone(),
             env,
             cwd: state.folder(),
             user: state.config.config.user.clone(),

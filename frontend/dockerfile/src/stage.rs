@@ -8,8 +8,12 @@ use oci::{PinnedImage, Platform};
 
 use crate::{
     ErrorKind, Fact, Facts, LowerError, Request,
+    describe::{StageUses, Uses},
     draft::{Drafts, Tree},
-    git::GitAddress,
+    error::at,
+    git::{self, GitAddress},
+    ignore::Ignore,
+    lint::from::base_platform,
     plan::{Origin, Plan, PlannedStage, Step},
     state::{Progress, State, range},
     variables::Variables,
@@ -27,9 +31,13 @@ pub(crate) struct Lowerer<'a> {
     pub(crate) show_platform: bool,
     pub(crate) globals: &'a Variables,
     pub(crate) proxies: &'a BTreeMap<String, String>,
+    /// The main context's.
+    pub(crate) ignore: &'a Ignore,
     pub(crate) drafts: &'a mut Drafts,
     pub(crate) words: &'a mut Words,
     pub(crate) pinned: &'a mut BTreeSet<PinnedImage>,
+    /// What the stages ask for, on the first platform.
+    pub(crate) uses: &'a mut Uses,
     /// The stages done so far, by their number.
     pub(crate) done: BTreeMap<usize, State>,
 }
@@ -38,8 +46,11 @@ pub(crate) struct Lowerer<'a> {
 pub(crate) struct Building {
     pub(crate) state: State,
     pub(crate) progress: Progress,
-    /// Whether a `CMD` stood in this stage, which an `ENTRYPOINT` then leaves alone.
-    pub(crate) has_cmd: bool,
+    /// The last `CMD`, `ENTRYPOINT` and `HEALTHCHECK` of this stage so far, by keyword. An `ENTRYPOINT` leaves a `CMD`
+    /// of its own stage alone.
+    pub(crate) latest: BTreeMap<&'static str, Span>,
+    /// What it asks for.
+    pub(crate) uses: StageUses,
 }
 
 impl Lowerer<'_> {
@@ -62,12 +73,14 @@ impl Lowerer<'_> {
         if planned.replaced {
             return Ok(state);
         }
-        let mut building = Building { state, progress, has_cmd: false };
+        let mut building =
+            Building { state, progress, latest: BTreeMap::new(), uses: StageUses::of(planned) };
         building.state.config.config.on_build.clear();
         building.state.begin();
         for step in &planned.steps {
             self.step(&mut building, step)?;
         }
+        self.uses.entry(index).or_insert(building.uses);
         Ok(building.state)
     }
 
@@ -115,7 +128,18 @@ impl Lowerer<'_> {
                     }
                     About { source: Some(range(span)), ..about }
                 };
-                self.image(fact, wanted, span, about)
+                let known = self.facts.image(fact).expect("a plan that needs nothing has all its facts");
+                if known.layers > 0 && context.is_none() {
+                    let (name, actual) = (&planned.base_name, known.config.platform());
+                    base_platform(name, wanted, &actual, span, &mut self.words.warnings);
+                }
+                let (config, layers) = (&known.config, known.layers);
+                let own = config.platform();
+                let same = own.os == wanted.os && own.architecture == wanted.architecture;
+                let asked = planned.platform.is_some() || !self.request.target_platforms().1;
+                // Where nobody asked for a platform, the steps are for the one that the image has.
+                let platform = if asked || same || context.is_some() { wanted } else { &own };
+                Ok(State::of_image(config, self.image_tree(fact, about), layers, platform))
             }
             origin => {
                 let tree = self.tree(origin)?;
@@ -124,31 +148,9 @@ impl Lowerer<'_> {
         }
     }
 
-    /// A stage that is an image, its vertex included.
-    fn image(
-        &mut self,
-        fact: &Fact,
-        wanted: &Platform,
-        span: Span,
-        about: impl FnOnce(String) -> About,
-    ) -> Result<State, LowerError> {
-        let known = self.facts.get(fact).expect("a plan that needs nothing has all its facts");
-        let actual = known.config.platform();
-        let same = actual.os == wanted.os && actual.architecture == wanted.architecture;
-        if !same && !actual.architecture.is_empty() {
-            let message = format!(
-                "Base image {} was pulled with platform \"{actual}\", expected \"{wanted}\" for current build",
-                image_name(fact)
-            );
-            self.words.warnings.add("InvalidBaseImagePlatform", message, span);
-        }
-        let tree = self.image_tree(fact, about);
-        Ok(State::of_image(&known.config, tree, known.layers, wanted))
-    }
-
     /// The vertex of an image; `None` for one without layers.
     fn image_tree(&mut self, fact: &Fact, about: impl FnOnce(String) -> About) -> Option<Tree> {
-        let known = self.facts.get(fact).expect("a plan that needs nothing has all its facts");
+        let known = self.facts.image(fact).expect("a plan that needs nothing has all its facts");
         let (source, name) = match fact {
             Fact::Image { reference, platform } => {
                 let image = reference.pin(known.manifest);
@@ -165,6 +167,7 @@ impl Lowerer<'_> {
                     OciLayout { store: store.clone(), manifest: known.manifest, platform: platform.clone() };
                 (Source::OciLayout(layout), format!("FROM {store}{version}"))
             }
+            Fact::Time(source) => ((**source).clone(), "FROM a source".to_owned()),
         };
         (known.layers > 0).then(|| self.drafts.add(Op::Source(source), Vec::new(), about(name)))
     }
@@ -185,13 +188,16 @@ impl Lowerer<'_> {
                 Some(self.drafts.context(name, ignore, &format!("[context {name}] load from client")))
             }
             Origin::Git { name, address } => {
-                let source = git_source(address, None, address.keep_git_dir.unwrap_or(false))?;
-                let about = about(format!("[context {name}] {}", address.remote));
+                let source = git_source(address, None, address.keep_git_dir.unwrap_or(false));
+                let about = about(format!("[context {name}] {}", git::shown(&address.remote)));
                 Some(self.drafts.add(Op::Source(source), Vec::new(), about))
+            }
+            Origin::Later { name, span } => {
+                return Err(at(*span, ErrorKind::LaterStage { name: name.clone() }));
             }
             Origin::Http { name, url } => {
                 let http = Http { url: url.clone(), checksum: None, file_name: "context".to_owned() };
-                let about = about(format!("[context {name}] {url}"));
+                let about = about(format!("[context {name}] {}", git::shown(url)));
                 Some(self.drafts.add(Op::Source(Source::Http(http)), Vec::new(), about))
             }
         })
@@ -199,7 +205,7 @@ impl Lowerer<'_> {
 
     /// The main context.
     pub(crate) fn context(&mut self) -> Tree {
-        self.drafts.context("context", &self.request.ignore, "[internal] load build context")
+        self.drafts.main_context(self.request)
     }
 
     /// A step's text as progress shows it.
@@ -213,33 +219,21 @@ impl Lowerer<'_> {
             Instruction::Copy(copy) => self.copy(building, step, copy),
             Instruction::Run(run) => self.run_command(building, step, run),
             Instruction::Workdir(workdir) => self.workdir(building, step, workdir),
-            other => self.configure(building, other),
+            _ => self.configure(building, step),
         }
     }
 }
 
 /// The source of a git address; `checksum` is the flag's.
-pub(crate) fn git_source(
-    address: &GitAddress,
-    checksum: Option<String>,
-    keep_git_dir: bool,
-) -> Result<Source, LowerError> {
-    if address.submodules == Some(false) {
-        let what = "`submodules=false` of a git address".to_owned();
-        return Err(LowerError::new(ErrorKind::NotYet { what }, None));
-    }
-    Ok(Source::Git(Git {
+pub(crate) fn git_source(address: &GitAddress, checksum: Option<String>, keep_git_dir: bool) -> Source {
+    Source::Git(Git {
         remote: address.remote.clone(),
         reference: address.reference.clone(),
         commit: checksum.or_else(|| address.checksum.clone()),
         subfolder: address.subfolder.clone(),
         keep_git_dir,
-    }))
-}
-
-fn image_name(fact: &Fact) -> String {
-    match fact {
-        Fact::Image { reference, .. } => reference.familiar(),
-        Fact::OciLayout { store, version, .. } => format!("{store}{version}"),
-    }
+        submodules: address.submodules.unwrap_or(true),
+        mtime: address.mtime,
+        fetch_by_commit: address.fetch_by_commit,
+    })
 }

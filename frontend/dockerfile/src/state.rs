@@ -6,6 +6,7 @@ use oci::{Config, History, ImageConfig, Platform};
 use crate::{
     draft::Tree,
     gopath,
+    lint::broad::Trail,
     plan::Step,
     variables::{DEFAULT_PATH, Variables, set_pair, split},
     words::plain,
@@ -29,6 +30,10 @@ pub(crate) struct State {
     pub(crate) platform: Platform,
     /// How many layers at the bottom are a base image's.
     pub(crate) base_layers: usize,
+    /// Whether the file has a `WORKDIR` for it.
+    pub(crate) has_folder: bool,
+    /// What was copied and run.
+    pub(crate) trail: Trail,
 }
 
 impl State {
@@ -49,6 +54,8 @@ impl State {
             args: Vec::new(),
             platform: platform.clone(),
             base_layers: 0,
+            has_folder: false,
+            trail: Trail::default(),
         }
     }
 

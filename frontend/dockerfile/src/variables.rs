@@ -36,6 +36,14 @@ impl Variables {
         }
     }
 
+    /// Takes a name away.
+    pub(crate) fn unset(&mut self, name: &str) {
+        if let Some(place) = self.places.remove(name) {
+            self.list.remove(place);
+            self.places.values_mut().filter(|later| **later > place).for_each(|later| *later -= 1);
+        }
+    }
+
     /// All names.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.list.iter().map(|(name, _)| &**name)
@@ -111,6 +119,9 @@ mod tests {
             variables.set(name, value);
         }
         assert_eq!(variables.pairs(), ["A=3", "B=2"]);
+        variables.unset("A");
+        variables.set("B", "4");
+        assert_eq!((variables.pairs(), variables.get("A")), (vec!["B=4".to_owned()], None));
         let mut env = vec!["A=1".to_owned(), "B".to_owned()];
         set_pair(&mut env, "B", "x=y");
         set_pair(&mut env, "C", "");

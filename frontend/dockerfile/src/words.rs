@@ -3,15 +3,16 @@
 use std::{cell::Cell, collections::BTreeSet};
 
 use dockerfile_parser::{
-    Escape, Heredoc, ParseError, Span, Word,
+    Dockerfile, Escape, Heredoc, ParseError, Span, Word,
     expand::{self, ExpandError, Expanded},
-    suggest::near,
+    suggest::variable as nearest,
     text,
 };
 
 use crate::{
-    ErrorKind, LowerError,
+    ErrorKind, LowerError, Policy, Request,
     error::at,
+    lint::{UNDEFINED_ARG_IN_FROM, UNDEFINED_VAR},
     state::State,
     variables::{NOT_IN_ENVIRONMENT, Variables},
     warning::Warnings,
@@ -25,9 +26,24 @@ pub(crate) const LONGEST_VALUE_BYTES: usize = 1 << 20;
 pub(crate) struct Words {
     pub(crate) escape: Escape,
     pub(crate) warnings: Warnings,
+    /// The names of global `ARG`s, with or without a value.
+    declared: BTreeSet<String>,
 }
 
 impl Words {
+    /// Words of this file.
+    ///
+    /// # Errors
+    /// Build checks that are asked for in a way that cannot be read.
+    pub(crate) fn new(file: &Dockerfile, request: &Request) -> Result<Words, LowerError> {
+        let names = file.global_args.iter().flat_map(|node| &node.value.names);
+        Ok(Words {
+            escape: file.escape,
+            warnings: Warnings::new(Policy::new(file, request)?),
+            declared: names.map(|name| name.name.text.clone()).collect(),
+        })
+    }
+
     /// A word of an instruction in a stage: quotes and escapes taken out.
     pub(crate) fn word(&mut self, state: &State, word: &Word) -> Result<String, LowerError> {
         self.expanded(state, word).map(|expanded| expanded.text)
@@ -46,17 +62,18 @@ impl Words {
         Ok(expanded)
     }
 
-    /// A word of a `FROM` or of a global `ARG`.
-    pub(crate) fn base_word(&mut self, globals: &Variables, word: &Word) -> Result<String, LowerError> {
+    /// A word of a `FROM`.
+    pub(crate) fn base_word(&mut self, globals: &Variables, word: &Word) -> Result<Expanded, LowerError> {
         let escape = self.escape;
         let expanded = bounded(globals, word, |lookup| expand::word(&word.text, escape, lookup))?;
-        for name in &expanded.unset {
-            let hint = hint(near(name, globals.names()), "");
+        for name in expanded.unset.iter().filter(|name| !self.declared.contains(*name)) {
+            let known = globals.names().chain(self.declared.iter().map(String::as_str));
+            let hint = hint(nearest(name, known), "");
             let message = format!("FROM argument '{name}' is not declared{hint}");
-            self.warnings.add("UndefinedArgInFrom", message, word.span);
+            self.warnings.add(&UNDEFINED_ARG_IN_FROM, message, word.span);
         }
         no_nul(&expanded.text, word)?;
-        Ok(expanded.text)
+        Ok(expanded)
     }
 
     /// A default of a global `ARG`, for which unset names are no cause for a warning.
@@ -87,8 +104,9 @@ impl Words {
             if declared || NOT_IN_ENVIRONMENT.contains(&&**name) {
                 continue;
             }
-            let hint = hint(near(name, state.variables.names()), "$");
-            self.warnings.add("UndefinedVar", format!("Usage of undefined variable '${name}'{hint}"), span);
+            let hint = hint(nearest(name, state.variables.names()), "$");
+            let message = format!("Usage of undefined variable '${name}'{hint}");
+            self.warnings.add(&UNDEFINED_VAR, message, span);
         }
     }
 }
@@ -111,8 +129,11 @@ fn bounded(
         Some(if taken.get() > LONGEST_VALUE_BYTES { String::new() } else { value.to_owned() })
     };
     let expanded = expand(&lookup).map_err(|error| LowerError::from(ParseError::expansion(word, error)))?;
-    if taken.get() > LONGEST_VALUE_BYTES {
-        let kind = ErrorKind::TooLong { written: summary(&word.text), length: taken.get() };
+    // A replacement can make more than was looked up.
+    let made = expanded.text.len().saturating_sub(word.text.len());
+    let length = taken.get().max(made);
+    if length > LONGEST_VALUE_BYTES {
+        let kind = ErrorKind::TooLong { written: summary(&word.text), length };
         return Err(at(word.span, kind));
     }
     Ok(expanded)
@@ -216,8 +237,9 @@ mod tests {
         let mut variables = Variables::default();
         variables.set("A", &"x".repeat(LONGEST_VALUE_BYTES / 2));
         let word = |text: &str| Word { text: text.to_owned(), span: Span::new(0, text.len()) };
-        let mut words = Words { escape: Escape::Backslash, warnings: Warnings::default() };
-        let mut expand = |word: &Word| words.base_word(&variables, word);
+        let mut words =
+            Words { escape: Escape::Backslash, warnings: Warnings::default(), declared: BTreeSet::new() };
+        let mut expand = |word: &Word| words.base_word(&variables, word).map(|expanded| expanded.text);
         assert_eq!(expand(&word("$A$A")).expect("just fits").len(), LONGEST_VALUE_BYTES);
         assert_eq!(expand(&word("$A$A$A")).expect_err("too long").code(), "value-too-long");
         assert_eq!(expand(&word("a\0b")).expect_err("NUL").code(), "nul-byte");

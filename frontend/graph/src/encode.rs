@@ -7,6 +7,7 @@
 //! | Ingredient                                             | in the digest |
 //! |--------------------------------------------------------|---------------|
 //! | operation, arguments, environment, folder, user        | yes           |
+//! | platform of a process; not of files that are copied    | yes           |
 //! | manifest digest of a base, and the platform asked for  | yes           |
 //! | the name that a base was asked by                      | no            |
 //! | ids of secrets, agents and caches                      | yes           |
@@ -19,8 +20,8 @@ use std::fmt;
 use oci::{Digest, Hasher};
 
 use crate::{
-    ActionInput, Chmod, ChmodOperator, Copy, Exec, FileAction, FileOp, Git, Http, Local, Mount, MountKind,
-    Network, OciLayout, Op, Owner, OwnerName, Security, Source,
+    ActionInput, Chmod, ChmodOperator, Copy, Exec, FileAction, FileOp, Git, GitMtime, Http, Local, Mount,
+    MountKind, Network, OciLayout, Op, Owner, OwnerName, Security, Source,
 };
 
 /// One thing that a digest depends on: a name for people and a value that is unambiguous.
@@ -186,12 +187,7 @@ fn source_line(source: &Source) -> String {
         Source::Local(Local { name, reaches, ignore }) => {
             Line::start("local").text("name", name).list("reaches", reaches).list("ignore", ignore)
         }
-        Source::Git(Git { remote, reference, commit, subfolder, keep_git_dir }) => Line::start("git")
-            .text("remote", remote)
-            .text("reference", reference)
-            .maybe("commit", commit.clone())
-            .text("subfolder", subfolder)
-            .flag("keep-git-dir", *keep_git_dir),
+        Source::Git(git) => git_line(git),
         Source::Http(Http { url, checksum, file_name }) => Line::start("http")
             .text("url", url)
             .text("file", file_name)
@@ -200,9 +196,23 @@ fn source_line(source: &Source) -> String {
     line.0
 }
 
+fn git_line(git: &Git) -> Line {
+    let Git { remote, reference, commit, subfolder, keep_git_dir, submodules, mtime, fetch_by_commit } = git;
+    Line::start("git")
+        .text("remote", remote)
+        .text("reference", reference)
+        .maybe("commit", commit.clone())
+        .text("subfolder", subfolder)
+        .flag("keep-git-dir", *keep_git_dir)
+        .flag("skip-submodules", !submodules)
+        .flag("mtime-of-commit", *mtime == GitMtime::Commit)
+        .flag("fetch-by-commit", *fetch_by_commit)
+}
+
 fn add_exec(list: &mut Vec<Ingredient>, exec: &Exec) {
     let Exec {
         args,
+        platform,
         env,
         cwd,
         user,
@@ -218,6 +228,7 @@ fn add_exec(list: &mut Vec<Ingredient>, exec: &Exec) {
         shm_size_bytes: _nor_this,
     } = exec;
     list.push(Ingredient::new("command", Line::default().list("arg", args).0));
+    list.push(Ingredient::new("platform", platform.to_string()));
     for assignment in env {
         let (name, value) = assignment.split_once('=').unwrap_or((assignment, ""));
         list.push(Ingredient::new(format!("env {name}"), value));
@@ -382,6 +393,7 @@ mod tests {
         let exec = |value: &str| {
             let exec = Exec {
                 args: vec!["make".to_owned()],
+                platform: oci::Platform::new("linux", "amd64", None),
                 env: vec![format!("CC={value}")],
                 cwd: "/".to_owned(),
                 user: String::new(),

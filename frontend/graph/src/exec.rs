@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use oci::Platform;
+
 /// A process to run. Its first mount, with target `/`, is the root file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exec {
     /// The program and its arguments.
     pub args: Vec<String>,
+    /// What the programs of the root file system are for, as far as the image says. The same command on the same files
+    /// is another step for another platform: a kernel or an emulator answers for it (`uname -m`).
+    pub platform: Platform,
     /// `NAME=value`, in order; later ones win.
     pub env: Vec<String>,
     /// Absolute folder to start in.

@@ -22,5 +22,5 @@ pub use exec::{
     CacheSharing, Exec, ExtraHost, Mount, MountKind, Network, Resources, SecretEnv, Security, Ulimit,
 };
 pub use file::{ActionInput, Copy, FileAction, FileOp, Owner, OwnerName};
-pub use source::{Git, Http, Local, OciLayout, Source};
+pub use source::{Git, GitMtime, Http, Local, OciLayout, Source};
 pub use vertex::{About, Edge, Graph, Op, SourceRange, UnknownInput, Vertex, VertexId};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use oci::{Digest, PinnedImage, Platform};
 
 /// A tree from outside the graph.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// The layers of an image whose manifest is known.
     Image {
@@ -27,7 +27,7 @@ pub enum Source {
 /// A build context: `.` or a `--build-context name=folder`.
 ///
 /// Its content reaches keys through the operations that select from it, path by path.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Local {
     /// `context` for the main one, else the named context's name.
     pub name: String,
@@ -39,22 +39,38 @@ pub struct Local {
 }
 
 /// A git source.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Git {
     /// Where the repository is, without fragment and query.
     pub remote: String,
     /// Branch, tag or commit; empty is the remote's default branch.
     pub reference: String,
-    /// The commit, when it is known.
+    /// What the digest of the commit, or of the tag, must begin with.
     pub commit: Option<String>,
     /// The folder of the repository that becomes the root.
     pub subfolder: String,
     /// Whether `.git` stays.
     pub keep_git_dir: bool,
+    /// Whether submodules are filled, and theirs.
+    pub submodules: bool,
+    /// Which time the files get.
+    pub mtime: GitMtime,
+    /// Whether `commit`, then a whole one, is taken without asking what `reference` names now.
+    pub fetch_by_commit: bool,
+}
+
+/// Modification times of a git source's files, which git itself does not keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GitMtime {
+    /// When they were checked out.
+    #[default]
+    Checkout,
+    /// When the commit was made.
+    Commit,
 }
 
 /// A file to download.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Http {
     /// Where from.
     pub url: String,
@@ -65,7 +81,7 @@ pub struct Http {
 }
 
 /// An image in an OCI layout.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OciLayout {
     /// Name of the layout in the request.
     pub store: String,

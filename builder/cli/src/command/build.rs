@@ -1,5 +1,6 @@
 //! `kiln build`: from arguments to a request, and from what came of it to an exit status.
 
+mod call;
 mod dockerfile;
 mod others;
 mod proxies;
@@ -7,44 +8,60 @@ mod proxies;
 use std::{collections::BTreeMap, fs, io::Write, path::Path, sync::Arc};
 
 use ::dockerfile::{Entitlement, NamedContext, NoCache, Request, ignore::Ignore};
-use engine::{BuildOutcome, BuildRequest, Cancel, ImageForm, Output};
-use oci::{Epoch, Platform, Reference};
+use engine::{BuildOutcome, BuildRequest, Cancel, DockerfileFrom, ImageForm, Output};
+use oci::{Platform, Reference};
 
-use self::dockerfile::DockerfileText;
+use self::dockerfile::Inputs;
 use crate::{
     arguments::Build,
     command,
-    failure::{Failure, Source},
+    failure::{self, Failure, Source},
     flags::{self, ContextSource},
     machine::{self, Machine},
     progress::{Mode, Shown},
     signals,
 };
 
-/// Builds, and shows what happens. What a failure points into is left in `source`.
+/// Builds, and shows what happens; or asks what `--call` says. Gives the exit status. What a failure points into is left
+/// in `source`.
 pub async fn run(
     arguments: Build,
     root: Option<std::path::PathBuf>,
     source: &mut Source,
-) -> Result<(), Failure> {
+) -> Result<u8, Failure> {
     let terminal = console::Term::stderr().features().is_attended()
         && machine::variable("TERM").as_deref() != Some("dumb");
     let mode = Mode::parse(&arguments.progress, arguments.quiet, terminal)?;
+    let call = flags::call(arguments.check, arguments.call.as_deref())?;
     let warnings = others::check(&arguments.others)?;
-    let text = DockerfileText::read(&arguments)?;
-    *source = Source { name: text.shown.clone(), text: text.bytes.clone() };
-    let (request, machine) = request(&arguments, text)?;
+    let inputs = Inputs::find(&arguments)?;
+    if let DockerfileFrom::Text { name, bytes } = &inputs.dockerfile {
+        *source = Source { name: name.clone(), text: bytes.clone() };
+    }
+    let (request, machine) = request(&arguments, inputs)?;
     let to_stdout = request.outputs.iter().any(writes_stdout);
     let engine = command::engine(root, arguments.jobs)?;
     let cancel = Cancel::new();
     signals::cancel_on_interrupt(&cancel)?;
+    if let Some(call) = call {
+        let metadata = arguments.metadata_file.as_deref();
+        return call::run(call, &engine, (request, machine), source, mode, metadata, cancel).await;
+    }
     let display = mode.display();
-    let built = engine.build(request, Arc::new(machine), Arc::new(Shown(display.clone())), cancel).await;
+    let shown = Arc::new(Shown::new(display.clone()));
+    let built = engine.build(request, Arc::new(machine), shown.clone(), cancel).await;
     display.finish();
+    shown.tell_source(source);
+    if matches!(mode, Mode::Tty | Mode::Plain) {
+        let (colour, width) = failure::screen();
+        for warning in shown.warnings() {
+            eprintln!("{}", failure::warning(source, &warning, colour, width));
+        }
+    }
     for warning in warnings {
         eprintln!("warning: {warning}");
     }
-    report(&arguments, &built?, to_stdout)
+    report(&arguments, &built?, to_stdout).map(|()| 0)
 }
 
 /// Says what was built, in the files and on the output that were asked for.
@@ -79,24 +96,25 @@ fn writes_stdout(output: &Output) -> bool {
     use engine::Destination::Stdout;
     matches!(
         output,
-        Output::Oci { to: Stdout, .. } | Output::Docker { to: Stdout, .. } | Output::Tar { to: Stdout }
+        Output::Oci { to: Stdout, .. } | Output::Docker { to: Stdout, .. } | Output::Tar { to: Stdout, .. }
     )
 }
 
-fn request(arguments: &Build, text: DockerfileText) -> Result<(BuildRequest, Machine), Failure> {
+fn request(arguments: &Build, inputs: Inputs) -> Result<(BuildRequest, Machine), Failure> {
     let mut machine = Machine::default();
     let mut frontend = Request::new(Platform::host());
     let mut layouts = BTreeMap::new();
     frontend.build_args = flags::pairs_from("--build-arg", &arguments.build_args, machine::variable)?;
     proxies::add(&mut frontend.build_args);
+    if let Some(time) = machine::variable("SOURCE_DATE_EPOCH") {
+        frontend.build_args.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert(time);
+    }
     frontend.target = arguments.target.clone();
     for platform in arguments.platform.iter().filter(|text| !text.is_empty()) {
-        frontend
-            .platforms
-            .push(platform.parse().map_err(|error| Failure::usage(format!("--platform: {error}")))?);
+        frontend.platforms.push(flags::platform(platform)?);
     }
     frontend.labels = flags::pairs("--label", &arguments.labels)?;
-    frontend.ignore = text.ignore;
+    frontend.ignore = inputs.ignore;
     frontend.no_cache = match (arguments.no_cache, arguments.no_cache_filter.is_empty()) {
         (true, _) => NoCache::All,
         (false, true) => NoCache::None,
@@ -111,8 +129,8 @@ fn request(arguments: &Build, text: DockerfileText) -> Result<(BuildRequest, Mac
     frontend.ulimits = arguments.ulimits.iter().map(|text| flags::ulimit(text)).collect::<Result<_, _>>()?;
     frontend.shm_size_bytes =
         arguments.shm_size.as_deref().map(|text| flags::size_bytes("--shm-size", text)).transpose()?;
-    frontend.source_date_epoch = epoch()?;
-    machine.contexts.extend(text.context.map(|context| ("context".to_owned(), context)));
+    machine.contexts.extend(inputs.folder.map(|folder| ("context".to_owned(), folder)));
+    machine.archive = inputs.archive;
     for value in &arguments.build_contexts {
         let (name, named) = named_context(value, &mut machine, &mut layouts)?;
         frontend.named_contexts.insert(name, named);
@@ -127,8 +145,8 @@ fn request(arguments: &Build, text: DockerfileText) -> Result<(BuildRequest, Mac
         machine.agents.insert(id, socket);
     }
     let request = BuildRequest {
-        dockerfile_name: text.shown,
-        dockerfile: text.bytes,
+        dockerfile: inputs.dockerfile,
+        context: inputs.context,
         frontend,
         layouts,
         tags: tags(&arguments.tags)?,
@@ -180,12 +198,6 @@ fn entitlement(text: &str) -> Result<Entitlement, Failure> {
     })
 }
 
-fn epoch() -> Result<Option<Epoch>, Failure> {
-    let Some(text) = machine::variable("SOURCE_DATE_EPOCH") else { return Ok(None) };
-    let bad = |_| Failure::usage(format!("SOURCE_DATE_EPOCH=`{text}` is no number of seconds"));
-    text.parse().map(|seconds| Some(Epoch(seconds))).map_err(bad)
-}
-
 fn named_context(
     value: &str,
     machine: &mut Machine,
@@ -204,9 +216,8 @@ fn named_context(
                 Ok(bytes) => ignore_patterns(&bytes, &path.join(".dockerignore"))?,
                 Err(_) => Vec::new(),
             };
-            // A name may be given for one platform (`name::os/arch`); the folder is found by the name.
-            let bare = name.split("::").next().unwrap_or(&name).to_owned();
-            machine.contexts.insert(bare, path);
+            // Under its whole name: one may be given for each platform (`name::os/arch`).
+            machine.contexts.insert(name.clone(), path);
             NamedContext::Local { ignore }
         }
         ContextSource::Scratch => NamedContext::Scratch,

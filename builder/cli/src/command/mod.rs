@@ -15,5 +15,6 @@ pub fn engine(root: Option<PathBuf>, jobs: Option<usize>) -> Result<Engine, Fail
     let root = root.unwrap_or_else(machine::default_root);
     let root = std::path::absolute(&root)
         .map_err(|error| Failure::usage(format!("--root {}: {error}", root.display())))?;
-    Ok(Engine::open(Settings { root, clock: machine::clock(), registry: registries::client()?, jobs })?)
+    let (clock, registry, surroundings) = (machine::clock(), registries::client()?, machine::surroundings());
+    Ok(Engine::open(Settings { root, clock, registry, surroundings, jobs })?)
 }

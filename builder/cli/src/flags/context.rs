@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dockerfile::LayoutVersion;
+use dockerfile::{GitAddress, LayoutVersion};
 use oci::Reference;
 
 use super::BadFlag;
@@ -43,21 +43,27 @@ pub fn context(text: &str) -> Result<(String, ContextSource), BadFlag> {
     } else if let Some(layout) = source.strip_prefix("oci-layout://") {
         let (path, version) = layout_version(layout).map_err(bad)?;
         ContextSource::Layout { path, version }
-    } else if source.starts_with("git@") || source.starts_with("git://") || is_git_over_http(source) {
+    } else if let Some(target) = source.strip_prefix("target:") {
+        return Err(BadFlag::new(
+            "--build-context",
+            text,
+            "only `docker buildx bake` builds another target for a context".to_owned(),
+            format!(
+                "kiln build -t {target} --target {target} . first, then --build-context {name}=docker-image://{target}"
+            ),
+        ));
+    } else if let Some(address) = GitAddress::parse(source) {
+        address.map_err(|error| bad(error.to_string()))?;
         ContextSource::Git(source.to_owned())
     } else if source.starts_with("http://") || source.starts_with("https://") {
         ContextSource::Http(source.to_owned())
     } else if source.contains("://") {
-        return Err(bad("a source is a folder, docker-image://, oci-layout://, git or http(s)".to_owned()));
+        let known = "a source is a folder, docker-image://, oci-layout://, a git address or http(s)://";
+        return Err(bad(known.to_owned()));
     } else {
         ContextSource::Folder(PathBuf::from(source))
     };
     Ok((name.to_owned(), source))
-}
-
-fn is_git_over_http(source: &str) -> bool {
-    let path = source.split(['#', '?']).next().unwrap_or_default();
-    source.starts_with("http") && path.ends_with(".git")
 }
 
 /// `PATH@DIGEST`, `PATH:TAG` or `PATH`, which is the tag `latest`.
@@ -96,11 +102,22 @@ mod tests {
             ("a=oci-layout:///tmp/base:busybox:latest", tag("/tmp/base", "busybox:latest")),
             ("a=oci-layout:///tmp/base", tag("/tmp/base", "latest")),
             ("a=https://h/x.git#main", ContextSource::Git("https://h/x.git#main".to_owned())),
+            ("a=git@h:x#b", ContextSource::Git("git@h:x#b".to_owned())),
+            ("a=ssh://h/x", ContextSource::Git("ssh://h/x".to_owned())),
             ("a=https://h/x.tar", ContextSource::Http("https://h/x.tar".to_owned())),
         ] {
             assert_eq!(context(text), Ok(("a".to_owned(), source)), "{text}");
         }
-        for text in ["a", "=b", "a=", "a=what://x", "a=docker-image://A B", "a=oci-layout://x@sha256:0"] {
+        for text in [
+            "a",
+            "=b",
+            "a=",
+            "a=what://x",
+            "a=docker-image://A B",
+            "a=oci-layout://x@sha256:0",
+            "a=target:b",
+            "a=git://h/x?y=1",
+        ] {
             assert!(context(text).is_err(), "{text}");
         }
     }

@@ -1,17 +1,21 @@
 //! Values of flags, one file for each kind: how it is written, what it means, what is wrong with it.
 
+mod call;
 mod context;
 mod csv;
 mod output;
 mod pair;
+mod platform;
 mod secret;
 mod size;
 mod ssh;
 mod ulimit;
 
+pub use call::{Call, Method, call};
 pub use context::{ContextSource, context};
 pub use output::output;
 pub use pair::{network, pairs, pairs_from};
+pub use platform::platform;
 pub use secret::{SecretSource, secret};
 pub use size::size_bytes;
 pub use ssh::ssh;

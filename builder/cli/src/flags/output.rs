@@ -14,10 +14,10 @@ const TYPES: &str = "oci, docker, local, tar, cacheonly or image";
 pub fn output(text: &str) -> Result<Output, BadFlag> {
     let bad = |why: String| BadFlag::new("--output", text, why, "-o type=oci,dest=image.tar");
     if text == "-" {
-        return Ok(Output::Tar { to: Destination::Stdout });
+        return Ok(Output::Tar { to: Destination::Stdout, platform_split: None });
     }
     if !text.contains('=') && !text.contains(',') {
-        return Ok(Output::Local { to: PathBuf::from(text) });
+        return Ok(Output::Local { to: PathBuf::from(text), platform_split: None });
     }
     let mut keys = BTreeMap::new();
     for (key, value) in csv::keys(text).map_err(bad)? {
@@ -59,12 +59,12 @@ impl Keys<'_> {
                 Output::Docker { to, form: self.form()? }
             }
             "local" => match self.destination()? {
-                Destination::Path(to) => Output::Local { to },
+                Destination::Path(to) => Output::Local { to, platform_split: self.platform_split()? },
                 Destination::Stdout => {
                     return Err(self.bad("a folder cannot go to standard output".to_owned()));
                 }
             },
-            "tar" => Output::Tar { to: self.destination()? },
+            "tar" => Output::Tar { to: self.destination()?, platform_split: self.platform_split()? },
             "cacheonly" => Output::CacheOnly,
             "image" if !self.flag("push", false)? => {
                 self.keys.remove("store");
@@ -131,6 +131,12 @@ impl Keys<'_> {
         codec.check().map_err(|error| self.bad(error.to_string()))
     }
 
+    fn platform_split(&mut self) -> Result<Option<bool>, BadFlag> {
+        let given = self.keys.contains_key("platform-split");
+        let split = self.flag("platform-split", true)?;
+        Ok(given.then_some(split))
+    }
+
     fn flag(&mut self, key: &str, default: bool) -> Result<bool, BadFlag> {
         match self.keys.remove(key).as_deref() {
             None => Ok(default),
@@ -157,9 +163,14 @@ mod tests {
             ("type=oci,dest=x", Output::Oci { to: to(), archive: true, form: form() }),
             ("type=oci,dest=x,tar=false", Output::Oci { to: to(), archive: false, form: form() }),
             ("type=docker,dest=-", Output::Docker { to: Destination::Stdout, form: form() }),
-            ("type=local,dest=x", Output::Local { to: "x".into() }),
-            ("x", Output::Local { to: "x".into() }),
-            ("-", Output::Tar { to: Destination::Stdout }),
+            ("type=local,dest=x", Output::Local { to: "x".into(), platform_split: None }),
+            (
+                "type=local,dest=x,platform-split=false",
+                Output::Local { to: "x".into(), platform_split: Some(false) },
+            ),
+            ("type=tar,dest=x,platform-split=true", Output::Tar { to: to(), platform_split: Some(true) }),
+            ("x", Output::Local { to: "x".into(), platform_split: None }),
+            ("-", Output::Tar { to: Destination::Stdout, platform_split: None }),
             ("type=cacheonly", Output::CacheOnly),
             ("type=image", Output::Store),
         ] {
@@ -173,6 +184,8 @@ mod tests {
             "dest=x",
             "type=what,dest=x",
             "type=oci,dest=x,what=y",
+            "type=oci,dest=x,platform-split=false",
+            "type=local,dest=x,platform-split=maybe",
             "type=oci,dest=x,dest=y",
             "type=registry,name=x",
             "type=oci,dest=x,compression=lzma",

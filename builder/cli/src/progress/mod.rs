@@ -11,15 +11,15 @@ mod plain;
 mod rawjson;
 mod tty;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use engine::progress::{Event, Sink};
+use engine::progress::{Definition, Event, Sink, Warning};
 
 pub use plain::Plain;
 pub use rawjson::RawJson;
 pub use tty::Tty;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Source};
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,12 +82,46 @@ impl Display for Nothing {
     fn finish(&self) {}
 }
 
-/// A display as the engine's sink.
-pub struct Shown(pub Arc<dyn Display>);
+/// A display as the engine's sink. Keeps what is to be told once more, when the build is over.
+pub struct Shown {
+    display: Arc<dyn Display>,
+    warnings: Mutex<Vec<Warning>>,
+    definition: Mutex<Option<Definition>>,
+}
+
+impl Shown {
+    /// Hands everything on to a display.
+    pub fn new(display: Arc<dyn Display>) -> Shown {
+        Shown { display, warnings: Mutex::default(), definition: Mutex::default() }
+    }
+
+    /// Puts the Dockerfile that the engine found into `source`, if it came so far.
+    pub fn tell_source(&self, source: &mut Source) {
+        if let Some(found) = self.definition.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            *source = Source { name: found.name, text: found.text };
+        }
+    }
+
+    /// The warnings about places of the Dockerfile, in the order of the file.
+    pub fn warnings(&self) -> Vec<Warning> {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        warnings.sort_by_key(|warning| warning.source.map(|place| (place.start, place.end)));
+        warnings
+    }
+}
 
 impl Sink for Shown {
     fn event(&self, event: Event) {
-        self.0.event(&event);
+        self.display.event(&event);
+        match event {
+            Event::Warning(warning) if warning.source.is_some() => {
+                self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(warning);
+            }
+            Event::Definition(found) => {
+                *self.definition.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+            }
+            _ => {}
+        }
     }
 }
 

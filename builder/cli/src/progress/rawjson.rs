@@ -23,8 +23,8 @@ impl<W: Write> RawJson<W> {
 
 impl<W: Write + Send> Display for RawJson<W> {
     fn event(&self, event: &Event) {
-        let mut line = status(event).to_string();
-        line.push('\n');
+        let Some(status) = status(event) else { return };
+        let line = format!("{status}\n");
         let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A reader that is gone wants no more; the build goes on.
         let _gone = out.write_all(line.as_bytes());
@@ -33,8 +33,9 @@ impl<W: Write + Send> Display for RawJson<W> {
     fn finish(&self) {}
 }
 
-fn status(event: &Event) -> Value {
-    match event {
+/// The event's line; none for what BuildKit's stream does not tell.
+fn status(event: &Event) -> Option<Value> {
+    Some(match event {
         Event::Vertex(vertex) => {
             let mut object = json!({
                 "digest": vertex.digest,
@@ -89,12 +90,17 @@ fn status(event: &Event) -> Value {
                 "level": 1,
                 "short": base64(format!("{}: {}", warning.code, warning.message).as_bytes()),
             });
+            if let Some(rule) = dockerfile::lint::rule(&warning.code) {
+                object["detail"] = json!([base64(rule.description.as_bytes())]);
+                object["url"] = json!(rule.page.unwrap_or_default());
+            }
             if let Some(vertex) = warning.vertex {
                 object["vertex"] = json!(vertex);
             }
             json!({ "warnings": [object] })
         }
-    }
+        Event::Definition(_) => return None,
+    })
 }
 
 /// Go's JSON writes bytes as standard base64.

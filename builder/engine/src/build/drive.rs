@@ -104,6 +104,9 @@ impl<'a> Driver<'a> {
         for local in &locals {
             self.reporter.started(self.solve, *local);
         }
+        if self.solve.is_remote(vertex) {
+            self.reporter.started(self.solve, vertex);
+        }
         let sources: Vec<graph::Vertex> = locals.iter().map(|id| self.solve.vertex(*id).clone()).collect();
         let (effects, graph_vertex) = (self.effects.clone(), self.solve.vertex(vertex).clone());
         let positions = inputs.to_vec();
@@ -164,6 +167,7 @@ impl<'a> Driver<'a> {
             let done = tokio::task::spawn_blocking(work).await;
             let answer = match done.unwrap_or_else(|error| Err(Cause::Task(error.to_string()))) {
                 Ok(event) => Answer { event, cause: None },
+                Err(Cause::Cancelled) => Answer { event: Event::Cancelled { vertex }, cause: None },
                 Err(cause) => Answer { event: Event::Failed { vertex }, cause: Some(cause) },
             };
             let _answered = sender.send(answer);

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use dockerfile::{Fact, ImageFact, LayoutVersion};
+use dockerfile::{Answer, Fact, ImageFact, LayoutVersion};
 use image::{
     blobs::{BlobSource, MAX_DOCUMENT},
     layout::{Layout, Wanted},
@@ -15,36 +15,39 @@ use image::{
 use oci::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, Reference};
 
 use crate::{
-    build::internal::Internal,
+    build::{context::Make, internal::Internal, time},
     effect::{
         Effects,
         pull::{KnownImage, Place},
     },
-    error::Cause,
+    error::{Cause, Error},
 };
 
 /// Answers a fact.
 pub(crate) async fn answer(
-    effects: Arc<Effects>,
+    make: &Make<'_>,
     fact: Fact,
     layouts: Arc<BTreeMap<String, PathBuf>>,
     always_ask: bool,
-) -> Result<ImageFact, Cause> {
-    match fact {
+) -> Result<Answer, Error> {
+    let effects = make.effects.clone();
+    let image = match fact {
+        Fact::Time(source) => return Ok(Answer::Time(time::of(make, &source).await?)),
         Fact::Image { reference, platform } => {
             let shown = Internal::start(&effects, &format!("[internal] load metadata for {reference}"));
             let found = image(&effects, &reference, &platform, always_ask).await;
             shown.end(found.as_ref().err());
-            found
+            found?
         }
         Fact::OciLayout { store, version, platform } => {
             let path = layouts.get(&store).cloned().ok_or_else(|| Cause::NoImage {
                 name: version.to_string(),
                 place: format!("the OCI layout {store}"),
             })?;
-            effects.blocking(move |effects| layout(effects, &path, &version, &platform)).await
+            effects.blocking(move |effects| layout(effects, &path, &version, &platform)).await?
         }
-    }
+    };
+    Ok(Answer::Image(image))
 }
 
 async fn image(
@@ -53,15 +56,25 @@ async fn image(
     platform: &Platform,
     always_ask: bool,
 ) -> Result<ImageFact, Cause> {
+    let mut other = None;
     if !always_ask {
         let (name, wanted) = (reference.clone(), platform.clone());
         let local = effects.clone().blocking(move |effects| local(effects, &name, &wanted));
-        if let Some(found) = local.await? {
-            return Ok(found);
-        }
+        other = match local.await {
+            Ok(None) => None,
+            Ok(Some(found)) if fits(&found.config, platform) => return Ok(found),
+            Ok(Some(found)) => Some(Ok(found)),
+            Err(cause @ Cause::NoPlatform { .. }) => Some(Err(cause)),
+            Err(cause) => return Err(cause),
+        };
     }
     let held = HeldDocuments(effects.clone());
-    let resolved = effects.registry.resolve(reference, platform, Some(&held)).await?;
+    let resolved = match (effects.registry.resolve(reference, platform, Some(&held)).await, other) {
+        (Ok(resolved), _) => resolved,
+        // What is here is for another platform, and better than nothing: a check warns of it.
+        (Err(_), Some(other)) => return other,
+        (Err(error), None) => return Err(error.into()),
+    };
     if let Some(index) = &resolved.index {
         effects.store.add_blob(&effects.lease, &index.bytes)?;
     }
@@ -69,6 +82,11 @@ async fn image(
     effects.store.add_blob(&effects.lease, &resolved.config_bytes)?;
     let place = Place::Registry(reference.clone());
     Ok(known(effects, resolved.descriptor.digest, resolved.manifest, resolved.config, place))
+}
+
+/// Whether an image is for a platform, as far as its config says.
+fn fits(config: &ImageConfig, wanted: &Platform) -> bool {
+    config.architecture.is_empty() || config.platform().distance(wanted).is_some()
 }
 
 /// An image of the local store.
@@ -129,13 +147,28 @@ fn documents(
         let index = Index::parse(&bytes)?;
         let only = index.manifests.first().filter(|_| index.manifests.len() == 1);
         let chosen = index.select(platform).or(only);
-        let missing = || Cause::NoImage { name: format!("{name} for {platform}"), place: place.to_owned() };
+        let missing = || Cause::NoPlatform {
+            name: name.trim_start_matches(':').to_owned(),
+            place: place.to_owned(),
+            wanted: Box::new(platform.clone()),
+            available: index
+                .manifests
+                .iter()
+                .filter_map(|one| one.platform.clone())
+                .filter(is_image)
+                .collect(),
+        };
         digest = chosen.ok_or_else(missing)?.digest;
         bytes = read(&digest)?;
     }
     let manifest = Manifest::parse(&bytes)?;
     let config = ImageConfig::parse(&read(&manifest.config.digest)?)?;
     Ok((digest, manifest, config))
+}
+
+/// Attestations stand in an index as images for an unknown platform.
+fn is_image(platform: &Platform) -> bool {
+    platform.os != "unknown"
 }
 
 fn known(

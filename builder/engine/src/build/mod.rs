@@ -1,25 +1,33 @@
 //! One build from its Dockerfile's bytes to its outputs: the main flow.
 
+pub(crate) mod call;
+pub(crate) mod context;
 pub(crate) mod drive;
 pub(crate) mod facts;
 pub(crate) mod internal;
 pub(crate) mod report;
+pub(crate) mod time;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use dockerfile::{Facts, Lowered, Lowering, lower};
+use dockerfile::{Answer, Fact, Facts, Lowered, Lowering, check_frontend, lower};
+use dockerfile_parser::{Dockerfile, Span};
 use futures_util::future::try_join_all;
 use graph::SourceRange;
 use oci::Descriptor;
 use solver::Solver;
 
 use crate::{
-    build::{drive::Driver, internal::Internal},
+    build::{
+        context::{Make, Prepared},
+        drive::Driver,
+        internal::Internal,
+    },
     cancel::Cancel,
-    effect::Effects,
+    effect::{Effects, rewritten::Checks},
     error::{Cause, Error},
     export::{Built, Exporter, metadata},
-    progress::{Event, Warning},
+    progress::{Definition, Event, Warning},
     request::{BuildRequest, Output},
     result::VertexResult,
 };
@@ -43,66 +51,98 @@ pub(crate) async fn build(
     jobs: Option<usize>,
     cancel: Cancel,
 ) -> Result<BuildOutcome, Error> {
+    let make_first = Make { effects: &effects, jobs, cancel: &cancel };
+    let prepared = make_first.prepare(&request).await?;
     let lowered = tokio::select! {
-        lowered = lower_all(&effects, &request) => lowered?,
+        lowered = lower_all(&make_first, &request, &prepared) => lowered?,
         () = cancel.wait() => return Err(Error::Cancelled),
     };
-    for warning in &lowered.warnings {
-        effects.sink.event(Event::Warning(Warning {
-            vertex: None,
-            code: warning.code.to_owned(),
-            message: warning.message.clone(),
-            source: Some(SourceRange { start: warning.span.start, end: warning.span.end }),
-        }));
-    }
+    warn(&effects, &lowered.warnings);
+    effects.checks.get_or_init(|| Checks::new(&lowered));
     let built = make(&effects, &lowered, jobs, &cancel).await?;
-    let epoch = lowered.source_date_epoch;
+    let (epoch, several) = (lowered.source_date_epoch, lowered.several_platforms);
     let exporting = effects.clone();
     let exported = tokio::task::spawn_blocking(move || {
-        let exporter =
-            Exporter { effects: &exporting, built: &built, tags: &request.tags, epoch, cancel: &cancel };
+        let (built, tags, cancel) = (&built[..], &request.tags[..], &cancel);
+        let exporter = Exporter { effects: &exporting, built, several, tags, epoch, cancel };
         export(&exporter, &request)
     });
     exported.await.map_err(|error| Cause::Task(error.to_string()))?
 }
 
-/// Lowers, asking for what must be known until nothing is missing.
-async fn lower_all(effects: &Arc<Effects>, request: &BuildRequest) -> Result<Lowered, Error> {
-    let shown = Internal::start(
-        effects,
-        &format!("[internal] load build definition from {}", request.dockerfile_name),
-    );
-    let parsed = dockerfile_parser::parse(&request.dockerfile);
+/// Tells of the rules that a Dockerfile breaks.
+fn warn(effects: &Effects, warnings: &[dockerfile::Warning]) {
+    for warning in warnings {
+        effects.sink.event(Event::Warning(Warning {
+            vertex: None,
+            code: warning.rule.name.to_owned(),
+            message: warning.message.clone(),
+            source: Some(SourceRange { start: warning.span.start, end: warning.span.end }),
+        }));
+    }
+}
+
+/// Reads the Dockerfile, as a line of progress.
+fn parse(effects: &Arc<Effects>, prepared: &Prepared) -> Result<Dockerfile, Error> {
+    let Definition { name, text } = &prepared.definition;
+    check_frontend(text, &prepared.frontend).map_err(|error| Error::Lower(Box::new(error)))?;
+    let shown = Internal::start(effects, &format!("[internal] load build definition from {name}"));
+    let parsed = dockerfile_parser::parse(text);
     let count = parsed.as_ref().err().map(|errors| format!("{} errors", errors.len()));
     shown.end(count.as_ref());
-    let file = parsed.map_err(Error::Parse)?;
-    let layouts = Arc::new(request.layouts.clone());
+    parsed.map_err(Error::Parse)
+}
+
+/// Lowers, asking for what must be known until nothing is missing.
+async fn lower_all(make: &Make<'_>, request: &BuildRequest, prepared: &Prepared) -> Result<Lowered, Error> {
+    let file = parse(make.effects, prepared)?;
     let mut known = Facts::new();
     for _ in 0..ROUNDS {
-        let needs =
-            match lower(&file, &request.frontend, &known).map_err(|error| Error::Lower(Box::new(error)))? {
-                Lowering::Done(lowered) => return Ok(*lowered),
-                Lowering::Needs(needs) => needs,
-            };
-        let answers = needs.into_iter().map(|(fact, span)| {
-            let (effects, layouts) = (effects.clone(), layouts.clone());
-            async move {
-                let asked = fact.clone();
-                match facts::answer(effects, fact, layouts, request.pull).await {
-                    Ok(answer) => Ok((asked, answer)),
-                    Err(cause) => Err(Error::Vertex {
-                        vertex: format!("[internal] load metadata for {asked}"),
-                        digest: oci::Digest::of(asked.to_string().as_bytes()),
-                        source_range: Some(SourceRange { start: span.start, end: span.end }),
-                        cause: Box::new(cause),
-                    }),
-                }
+        let needs = match lower(&file, &prepared.frontend, &known) {
+            Ok(Lowering::Done(lowered)) => return Ok(*lowered),
+            Ok(Lowering::Needs(needs)) => needs,
+            Err(error) => {
+                warn(make.effects, &error.warnings);
+                return Err(Error::Lower(Box::new(error)));
             }
-        });
-        known.extend(try_join_all(answers).await?);
+        };
+        let answers = answers(make, request, needs).await?;
+        answers.into_iter().for_each(|(fact, answer)| known.insert(fact, answer));
     }
-    Err(Cause::NotYet(format!("a Dockerfile whose images name further images more than {ROUNDS} times"))
-        .into())
+    Err(too_many_rounds())
+}
+
+/// Answers all facts at once.
+async fn answers(
+    make: &Make<'_>,
+    request: &BuildRequest,
+    needs: BTreeMap<Fact, Span>,
+) -> Result<Vec<(Fact, Answer)>, Error> {
+    let layouts = Arc::new(request.layouts.clone());
+    let answers = needs.into_iter().map(|(fact, span)| {
+        let layouts = layouts.clone();
+        async move {
+            let asked = fact.clone();
+            let cause = match facts::answer(make, fact, layouts, request.pull).await {
+                Ok(answer) => return Ok((asked, answer)),
+                Err(Error::Other(cause)) => cause,
+                Err(error) => return Err(error),
+            };
+            // What only the request asks for has no place in the file.
+            let range = (!span.is_empty()).then_some(SourceRange { start: span.start, end: span.end });
+            Err(Error::Vertex {
+                vertex: format!("[internal] load metadata for {asked}"),
+                digest: oci::Digest::of(asked.to_string().as_bytes()),
+                source_range: range,
+                cause,
+            })
+        }
+    });
+    try_join_all(answers).await
+}
+
+fn too_many_rounds() -> Error {
+    Cause::NotYet(format!("a Dockerfile whose images name further images more than {ROUNDS} times")).into()
 }
 
 /// Makes the results of all platforms.
@@ -114,13 +154,14 @@ async fn make(
 ) -> Result<Vec<Built>, Error> {
     let mut solve = Solver::new(jobs);
     let ids = solve.add(&lowered.graph);
-    let edges: Vec<_> = lowered.images.values().filter_map(|image| image.edge).collect();
+    let images = || lowered.platforms.iter().map(|platform| (platform, &lowered.images[platform]));
+    let edges: Vec<_> = images().filter_map(|(_, image)| image.edge).collect();
     let roots: Vec<_> = edges.iter().map(|edge| ids[edge.vertex.index()]).collect();
     let results = Driver::new(&mut solve, effects).make(&roots, cancel).await?;
     effects.contexts.save(effects)?;
     let mut results = results.into_iter();
     let mut built = Vec::new();
-    for (platform, image) in &lowered.images {
+    for (platform, image) in images() {
         let result = match image.edge {
             Some(_) => results.next().unwrap_or_else(|| VertexResult::layers(Vec::new())),
             None => VertexResult::layers(Vec::new()),

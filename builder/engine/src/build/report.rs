@@ -60,7 +60,8 @@ impl Reporter {
     /// Says that the cache answered for a vertex, and with it for all below that nobody had to ask.
     pub(crate) fn cached(&mut self, solve: &Solver<VertexResult>, id: Id) {
         for below in solve.below(id) {
-            if !self.started.contains_key(&below) || below == id {
+            // A remote source may have been asked for its version, and no more.
+            if !self.started.contains_key(&below) || below == id || solve.is_remote(below) {
                 self.completed(solve, below, true, None);
             }
         }

@@ -127,6 +127,18 @@ impl Effects {
         Ok(VertexResult::layers(result))
     }
 
+    /// Keeps layers that are here as what a step made; `fresh` says that they were made by this build.
+    pub(crate) fn keep_result(
+        &self,
+        job: &Job,
+        layers: Vec<ResultLayer>,
+        ran: &Ran,
+        fresh: bool,
+    ) -> Result<VertexResult, Cause> {
+        self.put_record(job, OpDigest::of(&job.vertex.op).digest(), layers.clone(), ran)?;
+        Ok(if fresh { VertexResult::layers(layers) } else { VertexResult::found(layers) })
+    }
+
     /// Adds the record of a finished step.
     fn put_record(&self, job: &Job, op: Digest, result: Vec<ResultLayer>, ran: &Ran) -> Result<(), Cause> {
         let Some((definition, ingredients)) = &job.definition else { return Ok(()) };
@@ -150,12 +162,8 @@ impl Effects {
     /// The version that a remote source has now; none for everything else.
     pub(crate) fn own_version(&self, vertex: &Vertex) -> Result<Option<Digest>, Cause> {
         match &vertex.op {
-            Op::Source(graph::Source::Http(http)) => {
-                Err(Cause::NotYet(format!("ADD of a remote file ({})", http.url)))
-            }
-            Op::Source(graph::Source::Git(git)) => {
-                Err(Cause::NotYet(format!("a git source ({})", git.remote)))
-            }
+            Op::Source(graph::Source::Http(http)) => self.http_version(http),
+            Op::Source(graph::Source::Git(git)) => self.git_version(git),
             _ => Ok(None),
         }
     }

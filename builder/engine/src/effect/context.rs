@@ -29,6 +29,10 @@ pub struct Context {
     pub(crate) layer: Arc<Layer>,
     /// The folder itself.
     pub(crate) folder: PathBuf,
+    /// Whether others may write to the folder while it is read.
+    pub(crate) watched: bool,
+    /// Whether there is no such folder, and an empty one stands for it.
+    absent: bool,
     ignore: Ignore,
     /// A copy that a step can be shown, made when one wants it.
     copy: OnceLock<PathBuf>,
@@ -91,13 +95,20 @@ impl Context {
 
     /// What messages call it.
     pub(crate) fn shown(&self) -> String {
-        shown(&self.name)
+        match self.absent {
+            true => format!("{}, which is empty: the Dockerfile came without one", shown(&self.name)),
+            false => shown(&self.name),
+        }
     }
 }
 
 /// The contexts of a build by their vertex's description.
 #[derive(Default)]
-pub(crate) struct Contexts(Mutex<BTreeMap<String, Arc<Slot>>>);
+pub(crate) struct Contexts {
+    slots: Mutex<BTreeMap<String, Arc<Slot>>>,
+    /// The folder of the build's own that holds the archive that the client sent as the main context.
+    archive: OnceLock<PathBuf>,
+}
 
 #[derive(Default)]
 struct Slot {
@@ -108,17 +119,30 @@ struct Slot {
 impl Contexts {
     /// Remembers the digests of the files that were read.
     pub(crate) fn save(&self, effects: &Effects) -> Result<(), Cause> {
-        for slot in self.0.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            if let Some((_, hashes)) = slot.read.get() {
+        for slot in self.slots.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            // A folder of the build's own is gone when the build is.
+            if let Some((context, hashes)) = slot.read.get()
+                && context.watched
+            {
                 hashes.save(&effects.lease)?;
             }
         }
         Ok(())
     }
 
+    /// Makes a folder with an archive in it the main context; the first one counts.
+    pub(crate) fn take_archive(&self, folder: PathBuf) {
+        self.archive.get_or_init(|| folder);
+    }
+
+    /// The folder of [`Contexts::take_archive`].
+    pub(crate) fn archive(&self) -> Option<&PathBuf> {
+        self.archive.get()
+    }
+
     fn slot(&self, local: &Local) -> Arc<Slot> {
         let name = format!("{local:?}");
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default().clone()
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default().clone()
     }
 }
 
@@ -152,7 +176,15 @@ impl Effects {
 
     fn read_context(&self, local: &Local) -> Result<(Context, HashCache), Cause> {
         let shown = || PathBuf::from(shown(&local.name));
-        let folder = self.client.context(&local.name).map_err(Cause::io("read", shown()))?;
+        let archive = self.contexts.archive().filter(|_| local.name == "context");
+        let (folder, absent) = match archive {
+            Some(folder) => (folder.clone(), false),
+            None => {
+                let folder = self.client.context(&local.name).map_err(Cause::io("read", shown()))?;
+                let absent = folder.is_none();
+                (folder.unwrap_or_else(|| self.empty.clone()), absent)
+            }
+        };
         let root = open(&folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| Cause::io("open", &folder)(errno.into()))?;
         let ignore =
@@ -175,6 +207,8 @@ impl Effects {
             name: local.name.clone(),
             layer: Arc::new(layer),
             folder,
+            watched: archive.is_none() && !absent,
+            absent,
             ignore,
             copy: OnceLock::new(),
             making: Mutex::new(()),

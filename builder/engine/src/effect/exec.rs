@@ -15,7 +15,7 @@ use image::overlay::OverlayXattrs;
 use sandbox::{CapabilitySet, Mount, MountKind, ResourceLimit, Rootfs, Spec, Status, Stdio, User, Writable};
 use tree::Identity;
 
-use super::{Effects, Job, cache::Ran, layers::UPPER, logs::Logs};
+use super::{Effects, Job, cache::Ran, foreign::check_processor, layers::UPPER, logs::Logs};
 use crate::{
     error::Cause,
     result::{Mounted, VertexResult, mtime},
@@ -27,6 +27,7 @@ pub(crate) const HOST_NAME: &str = "buildkitsandbox";
 impl Effects {
     /// Runs a process on the layers of its root input, and keeps what it wrote as one more.
     pub(crate) fn exec(&self, exec: &Exec, job: &Job) -> Result<VertexResult, Cause> {
+        check_processor(&exec.platform)?;
         let started = self.clock.now();
         let root = exec.mounts.iter().find(|mount| mount.target == "/").and_then(|mount| mount.input);
         let base = root.map_or_else(|| VertexResult::layers(Vec::new()), |input| job.inputs[input].0.clone());
@@ -62,7 +63,7 @@ impl Effects {
             shm_size_bytes: exec.shm_size_bytes.unwrap_or(Spec::DEFAULT_SHM_SIZE_BYTES),
             limits: limits(exec),
         };
-        let peak_memory_bytes = self.run_spec(exec, &spec, job)?;
+        let peak_memory_bytes = self.run_spec(exec, &spec, &below, job)?;
         drop(mounts);
         let layer = image::diff::diff(
             &writable.upper,
@@ -70,14 +71,16 @@ impl Effects {
             OverlayXattrs::default(),
             &image::scan::NoHashCache,
         )?;
+        self.check_rewritten(job, &layer, &below.stack)?;
         let ran = Ran { started, peak_memory_bytes };
         self.keep_layer(job, base.as_layers(), &layer, &writable.upper, &ran)
     }
 
     /// Runs the process to its end. The most memory that it used at once, in bytes.
-    fn run_spec(&self, exec: &Exec, spec: &Spec, job: &Job) -> Result<Option<u64>, Cause> {
+    fn run_spec(&self, exec: &Exec, spec: &Spec, below: &Mounted, job: &Job) -> Result<Option<u64>, Cause> {
         let (logs, stdout, stderr) = Logs::start(&self.sink, &self.clock, job.digest)?;
-        let running = sandbox::start(spec, Stdio::Streams { stdin: None, stdout, stderr })?;
+        let running = sandbox::start(spec, Stdio::Streams { stdin: None, stdout, stderr })
+            .map_err(|error| self.not_started(error, below, spec, &exec.platform))?;
         let handle = running.handle();
         let cancelled = job.cancel.on_set(move || {
             // A step that has ended meanwhile cannot be killed, and need not be.
@@ -137,7 +140,10 @@ impl Effects {
         let folder = self.lease.new_folder()?;
         let write = |name: &str, text: &[u8]| {
             let path = folder.join(name);
-            fs::write(&path, text).map_err(Cause::io("write", path))
+            fs::write(&path, text).map_err(Cause::io("write", &path))?;
+            // Whatever the umask is, every user of the step reads them.
+            let readable = fs::Permissions::from_mode(0o644);
+            fs::set_permissions(&path, readable).map_err(Cause::io("chmod", path))
         };
         write("hosts", hosts(hostname, extra).as_bytes())?;
         // A host without the file has no name resolution to hand on.

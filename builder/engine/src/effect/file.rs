@@ -173,8 +173,7 @@ impl<'a> FileWork<'a> {
         input: &Input<'_>,
         unpacked: &[Unpacked],
     ) -> Result<(), Cause> {
-        let ignore = Ignore::new(&copy.exclude)
-            .map_err(|error| Cause::Task(format!("the pattern of --exclude: {error}")))?;
+        let ignore = excludes(copy)?;
         let excluded = |path: &LayerPath| ignore.excludes(path.as_bytes());
         let symbolic = |mode: u32, is_directory: bool| match &copy.chmod {
             Some(chmod) => chmod.apply(mode, is_directory),
@@ -214,7 +213,8 @@ impl<'a> FileWork<'a> {
             Some(VertexResult::Context(context)) => context.missing(&path),
             _ => {
                 let of = "the tree that it is copied from".to_owned();
-                Cause::CopyMissing { path, of, ignored: false, near: None }
+                let near = near(input.stack, &path);
+                Cause::CopyMissing { path, of, ignored: false, near }
             }
         }
     }
@@ -250,13 +250,36 @@ impl<'a> FileWork<'a> {
             if copy.unpack == Some(false) {
                 continue;
             }
+            let exclude = excludes(copy)?;
+            let excluded = |path: &LayerPath| exclude.excludes(path.as_bytes());
+            let exclude = (!copy.exclude.is_empty()).then_some(&excluded as copy::Exclude<'_>);
             // A source that is missing is told by the plan.
-            for path in copy::sources(&self.inputs[*input].stack, &source(copy)?).unwrap_or_default() {
-                unpacked.extend(self.effects.unpack_archive(&self.inputs[*input], &path, at)?);
+            let sources = copy::sources(&self.inputs[*input].stack, &source(copy)?, exclude);
+            for path in sources.unwrap_or_default() {
+                let archive = self.effects.unpack_archive(&self.inputs[*input], &path, at)?;
+                if archive.is_none() && copy.unpack == Some(true) {
+                    return Err(Cause::NoArchive { path: path.to_string() });
+                }
+                unpacked.extend(archive);
             }
         }
         Ok(unpacked)
     }
+}
+
+fn excludes(copy: &graph::Copy) -> Result<Ignore, Cause> {
+    Ignore::new(&copy.exclude).map_err(|error| Cause::Task(format!("the pattern of --exclude: {error}")))
+}
+
+/// A path of a tree whose last part is spelled much like that of a path which is not there.
+fn near(tree: &Stack, path: &str) -> Option<String> {
+    let path = std::path::Path::new(path.trim_start_matches('/'));
+    let (parent, wanted) = (path.parent()?, path.file_name()?.to_str()?);
+    let folder = LayerPath::clamp(&text::encode(parent.to_str()?)).ok()?;
+    let names = tree.children(&folder).into_iter().map(|entry| entry.path.to_string());
+    let names: Vec<String> = names.filter_map(|path| path.rsplit('/').next().map(str::to_owned)).collect();
+    let near = dockerfile_parser::suggest::near(wanted, names.iter().map(String::as_str))?;
+    Some(parent.join(near).display().to_string())
 }
 
 fn source(copy: &graph::Copy) -> Result<Source, Cause> {

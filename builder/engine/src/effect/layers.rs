@@ -44,7 +44,7 @@ impl Effects {
             VertexResult::Context(context) => Ok(Mounted {
                 stack: Stack::new(vec![context.layer.clone()]),
                 folders: vec![context.folder.clone()],
-                watched: true,
+                watched: context.watched,
             }),
         }
     }

@@ -5,7 +5,8 @@
 //! | fingerprint | `context.rs`: reads a build context once, and only what the graph can reach |
 //! | look up     | `cache.rs`: records, content keys, interning |
 //! | run: image  | `pull.rs`: blobs from a registry, a layout or the local store, unpacked |
-//! | run: `RUN`  | `exec.rs`, `mounts.rs`, `identity.rs`, `logs.rs`, `ssh.rs` |
+//! | run: files over http, git repositories | `http.rs`, `git.rs` |
+//! | run: `RUN`  | `exec.rs`, `mounts.rs`, `identity.rs`, `logs.rs`, `ssh.rs`; refused, `foreign.rs` says why |
 //! | run: `COPY` | `file.rs`, `archive.rs` |
 //! | run: merge, diff | `stack.rs` |
 //!
@@ -14,13 +15,18 @@
 pub(crate) mod archive;
 pub(crate) mod cache;
 pub(crate) mod context;
+mod elf;
 pub(crate) mod exec;
 pub(crate) mod file;
+pub(crate) mod foreign;
+pub(crate) mod git;
+pub(crate) mod http;
 pub(crate) mod identity;
 pub(crate) mod layers;
 pub(crate) mod logs;
 pub(crate) mod mounts;
 pub(crate) mod pull;
+pub(crate) mod rewritten;
 pub(crate) mod ssh;
 pub(crate) mod stack;
 
@@ -28,11 +34,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ops::ControlFlow,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use graph::{Ingredient, Op, Source, Vertex};
-use oci::Digest;
+use oci::{Digest, Epoch};
 use solver::DefinitionKey;
 use store::{Lease, LockName, Store, Waiting};
 use tree::LayerId;
@@ -60,9 +66,17 @@ pub(crate) struct Effects {
     pub(crate) explain: bool,
     pub(crate) contexts: context::Contexts,
     pub(crate) images: pull::Images,
+    pub(crate) files: http::Files,
+    pub(crate) references: git::References,
+    /// What git needs of the machine.
+    pub(crate) surroundings: fetch::git::Surroundings,
+    /// Set when the build ends or is stopped: for work that belongs to no vertex.
+    pub(crate) over: Cancel,
     /// Content digests of layers that were asked for: a base's is the same at every step.
     pub(crate) contents: Mutex<BTreeMap<LayerId, Digest>>,
     pub(crate) said: Mutex<BTreeSet<String>>,
+    /// The checks of steps; none before the Dockerfile is lowered.
+    pub(crate) checks: OnceLock<rewritten::Checks>,
 }
 
 /// A vertex to run.
@@ -85,8 +99,7 @@ impl Effects {
                 Source::Image { image, .. } => self.pull(image.manifest(), &job).await,
                 Source::OciLayout(layout) => self.pull(layout.manifest, &job).await,
                 Source::Local(_) => self.blocking(move |effects| effects.context_of(&job.vertex)).await,
-                Source::Http(http) => Err(Cause::NotYet(format!("ADD of a remote file ({})", http.url))),
-                Source::Git(git) => Err(Cause::NotYet(format!("a git source ({})", git.remote))),
+                Source::Http(_) | Source::Git(_) => self.blocking(move |effects| effects.step(&job)).await,
             };
         }
         self.blocking(move |effects| effects.step(&effects.on_layers(job)?)).await
@@ -116,6 +129,8 @@ impl Effects {
         match &job.vertex.op {
             Op::Exec(exec) => self.exec(exec, job),
             Op::File(file) => self.file(file, job),
+            Op::Source(Source::Http(http)) => self.http(http, job),
+            Op::Source(Source::Git(git)) => self.git(git, job),
             Op::Source(_) | Op::Merge | Op::Diff => Err(Cause::Task("not a step".to_owned())),
         }
     }
@@ -141,6 +156,20 @@ impl Effects {
     ) -> Result<T, Cause> {
         let done = tokio::task::spawn_blocking(move || work(&self)).await;
         done.map_err(|error| Cause::Task(error.to_string()))?
+    }
+
+    /// The time that a remote source itself has: of a git repository the commit's, of a file over http its
+    /// `Last-Modified`, where the server told one. None for every other source. May wait for the network: to be called
+    /// where blocking is allowed ([`Effects::blocking`]).
+    ///
+    /// # Errors
+    /// As running the source. What was asked or downloaded is not asked or downloaded again by this build.
+    pub(crate) fn source_time(&self, source: &Source) -> Result<Option<Epoch>, Cause> {
+        match source {
+            Source::Http(http) => self.http_time(http),
+            Source::Git(git) => self.git_time(git),
+            Source::Image { .. } | Source::Local(_) | Source::OciLayout(_) => Ok(None),
+        }
     }
 
     /// Adds a line to a vertex's log.

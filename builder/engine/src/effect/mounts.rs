@@ -8,10 +8,11 @@ use std::{
 
 use dockerfile::text;
 use graph::{CacheSharing, Exec, Mount, MountKind};
-use image::copy::{ContentSource, Plan};
+use image::copy::{ContentSource, CopyError, Plan};
+use oci::Digest;
 use sandbox::{FileContent, Mount as Made, MountKind as Kind, Writable};
 use store::{CacheMount, CacheMountSpec, Sharing};
-use tree::{LayerPath, Stack};
+use tree::{LayerPath, Selector, Stack};
 
 use super::{Effects, Job, layers::UPPER, ssh};
 use crate::{
@@ -25,6 +26,7 @@ pub(crate) struct Mounts {
     pub(crate) list: Vec<Made>,
     /// Variables that secrets and agents bring.
     pub(crate) env: Vec<(String, Vec<u8>)>,
+    /// By [`cache_name`].
     caches: BTreeMap<String, CacheMount>,
     sockets: Vec<PathBuf>,
 }
@@ -59,14 +61,20 @@ impl Effects {
         let kind = match &mount.kind {
             MountKind::Bind => self.bind(mount, job)?,
             MountKind::Cache { id, .. } => {
-                let cache = mounts.caches.get(id).ok_or_else(|| Cause::Task(format!("the cache {id}")))?;
-                Kind::Bind {
-                    root: cache.path().to_owned(),
-                    path: PathBuf::from(if mount.input.is_some() { "" } else { mount.selector.as_str() }),
-                    readonly: mount.readonly,
-                }
+                let seed = self.seed(mount, job)?;
+                let name = cache_name(mount, seed.as_ref());
+                let cache = mounts.caches.get(&name).ok_or_else(|| Cause::Task(format!("the cache {id}")))?;
+                let path = match &seed {
+                    Some(seed) if seed.is_file() => SEED_FILE,
+                    Some(_) => "",
+                    None => &mount.selector,
+                };
+                let root = cache.path().to_owned();
+                Kind::Bind { root, path: PathBuf::from(path), readonly: mount.readonly }
             }
-            MountKind::Tmpfs { size_bytes } => Kind::Tmpfs { size_bytes: *size_bytes, mode: 0o1777 },
+            MountKind::Tmpfs { size_bytes } => {
+                Kind::Tmpfs { size_bytes: *size_bytes, mode: 0o1777, readonly: mount.readonly }
+            }
             MountKind::Secret { id, mode, uid, gid, required } => match self.secret(id, *required)? {
                 Some(bytes) => Kind::File { content: FileContent(bytes), mode: *mode, uid: *uid, gid: *gid },
                 None => return Ok(()),
@@ -127,32 +135,40 @@ impl Effects {
         Ok(Kind::Overlay { lowers, writable, path: PathBuf::from(&mount.selector) })
     }
 
-    /// Takes a step's caches into use: each once, however often it is mounted, and in the order of their ids, so that two steps
-    /// never wait for each other.
+    /// Takes a step's caches into use: each once, however often it is mounted, and in the order of their names, so that two
+    /// steps never wait for each other.
     fn caches(&self, exec: &Exec, job: &Job) -> Result<BTreeMap<String, CacheMount>, Cause> {
-        let mut wanted: BTreeMap<&str, (CacheMountSpec, &Mount)> = BTreeMap::new();
+        let mut wanted: BTreeMap<String, (CacheMountSpec, Option<Seed>)> = BTreeMap::new();
         for mount in &exec.mounts {
-            let MountKind::Cache { id, sharing, mode, uid, gid } = &mount.kind else { continue };
+            let MountKind::Cache { sharing, mode, uid, gid, .. } = &mount.kind else { continue };
+            let seed = self.seed(mount, job)?;
+            let name = cache_name(mount, seed.as_ref());
             let (sharing, owner) = (shared(*sharing), Some((*uid, *gid)));
-            let spec = CacheMountSpec { id: id.clone(), sharing, mode: *mode, owner };
-            let (known, _) = wanted.entry(id).or_insert((spec, mount));
+            let spec = CacheMountSpec { id: name.clone(), sharing, mode: *mode, owner };
+            let (known, _) = wanted.entry(name).or_insert((spec, seed));
             known.sharing = stricter(known.sharing, sharing);
         }
-        let taken =
-            wanted.into_iter().map(|(id, (spec, mount))| Ok((id.to_owned(), self.cache(&spec, mount, job)?)));
-        taken.collect()
+        let taken = wanted.into_iter();
+        taken.map(|(name, (spec, seed))| Ok((name, self.cache(&spec, seed.as_ref(), job)?))).collect()
     }
 
-    fn cache(&self, spec: &CacheMountSpec, mount: &Mount, job: &Job) -> Result<CacheMount, Cause> {
-        let seed = match mount.input {
-            Some(input) => Some(self.mounted(&job.inputs[input].0)?),
-            None => None,
-        };
+    /// What a new cache begins with, if its mount says so.
+    fn seed(&self, mount: &Mount, job: &Job) -> Result<Option<Seed>, Cause> {
+        let Some(input) = mount.input else { return Ok(None) };
+        let tree = self.mounted(&job.inputs[input].0)?;
+        let path = text::encode(&mount.selector);
+        if !has(&tree.stack, &mount.selector) {
+            let of = "the tree that the cache begins with".to_owned();
+            return Err(Cause::CopyMissing { path: mount.selector.clone(), of, ignored: false, near: None });
+        }
+        let at = tree.stack.resolve(&LayerPath::clamp(&path).map_err(CopyError::from)?, true)?;
+        let digest = tree.stack.selection_digest(&Selector::path(&path))?.digest();
+        Ok(Some(Seed { tree, at, digest }))
+    }
+
+    fn cache(&self, spec: &CacheMountSpec, seed: Option<&Seed>, job: &Job) -> Result<CacheMount, Cause> {
         let mut waited = false;
-        let fill = |folder: &Path| match &seed {
-            Some(seed) => export_seed(seed, &mount.selector, folder),
-            None => Ok(()),
-        };
+        let fill = |folder: &Path| seed.map_or(Ok(()), |seed| seed.export(folder));
         let cache =
             self.store.cache_mount(&self.lease, spec, seed.is_some().then_some(&fill), &mut |_| {
                 if !waited {
@@ -166,6 +182,62 @@ impl Effects {
             })?;
         cache.ok_or(Cause::Cancelled)
     }
+}
+
+/// What a cache begins with: a part of a tree.
+struct Seed {
+    tree: Mounted,
+    /// The part, links followed.
+    at: LayerPath,
+    /// Of what is there.
+    digest: Digest,
+}
+
+impl Seed {
+    /// Whether it is no folder.
+    fn is_file(&self) -> bool {
+        self.tree.stack.lookup(&self.at).is_some_and(|(_, node)| !node.is_directory())
+    }
+
+    /// Copies it into a new cache; a file under the name [`SEED_FILE`].
+    fn export(&self, folder: &Path) -> io::Result<()> {
+        let mut plan = Plan::default();
+        for entry in self.tree.stack.walk(&self.at) {
+            let Some(below) = entry.path.below(&self.at) else { continue };
+            let below = match below.is_root() {
+                true if self.is_file() => LayerPath::root().join(SEED_FILE.as_bytes()),
+                true => continue,
+                false => below,
+            };
+            if matches!(entry.node.kind, tree::Kind::File { .. }) {
+                let path = entry.node.hardlink.clone().unwrap_or(entry.path);
+                let content = ContentSource::File { input: 0, layer: entry.layer, path };
+                plan.contents.insert(below.clone(), content);
+            }
+            plan.layer.entries.insert(below, tree::Node { hardlink: None, ..entry.node.clone() });
+        }
+        let sources = self.tree.sources().map_err(io::Error::other)?;
+        image::folder::write_plan(&plan, &[sources], folder, UPPER).map_err(io::Error::other)?;
+        Ok(())
+    }
+}
+
+/// Where a cache that began with a file has it.
+const SEED_FILE: &str = "file";
+
+/// The name by which a cache is kept: its id, and what it was made with where that is not usual. Of one id there are
+/// several caches, as with BuildKit: one for each owner and mode, so that a step finds the folder it asked for, and one
+/// for each seed, so that a new one is not hidden by what an old one left.
+fn cache_name(mount: &Mount, seed: Option<&Seed>) -> String {
+    let MountKind::Cache { id, mode, uid, gid, .. } = &mount.kind else { return String::new() };
+    let mut name = id.clone();
+    if (*mode, *uid, *gid) != (0o755, 0, 0) {
+        name.push_str(&format!(" {mode:04o} {uid}:{gid}"));
+    }
+    if let Some(seed) = seed {
+        name.push_str(&format!(" from {}", seed.digest));
+    }
+    name
 }
 
 /// What holds where one step mounts a cache in two ways.
@@ -190,28 +262,4 @@ fn has(stack: &Stack, path: &str) -> bool {
     let resolved =
         LayerPath::clamp(&text::encode(path)).ok().and_then(|path| stack.resolve(&path, true).ok());
     resolved.is_some_and(|path| path.is_root() || stack.lookup(&path).is_some())
-}
-
-/// Copies a folder of a tree into a new cache.
-fn export_seed(seed: &Mounted, selector: &str, folder: &Path) -> io::Result<()> {
-    let path = LayerPath::clamp(&text::encode(selector)).map_err(io::Error::other)?;
-    let path = seed.stack.resolve(&path, true).map_err(io::Error::other)?;
-    let entries = seed.stack.walk(&path).into_iter().filter_map(|entry| {
-        let below = entry.path.below(&path)?;
-        let node = tree::Node { hardlink: None, ..entry.node.clone() };
-        Some((below, node, entry.layer, entry.node.hardlink.clone().unwrap_or(entry.path)))
-    });
-    let mut plan = Plan::default();
-    for (below, node, layer, from) in entries {
-        if below.is_root() {
-            continue;
-        }
-        if matches!(node.kind, tree::Kind::File { .. }) {
-            plan.contents.insert(below.clone(), ContentSource::File { input: 0, layer, path: from });
-        }
-        plan.layer.entries.insert(below, node);
-    }
-    let sources = seed.sources().map_err(io::Error::other)?;
-    image::folder::write_plan(&plan, &[sources], folder, UPPER).map_err(io::Error::other)?;
-    Ok(())
 }

@@ -31,7 +31,7 @@ pub(crate) struct BuiltImage {
 /// The images of a build, and what names them all.
 pub(crate) struct ImageSet {
     pub(crate) images: Vec<BuiltImage>,
-    /// The manifest of the only platform, or the index of several.
+    /// The manifest of the only platform, or the index of all.
     pub(crate) top: Descriptor,
     documents: BTreeMap<Digest, Vec<u8>>,
 }
@@ -81,7 +81,7 @@ impl Exporter<'_> {
             documents.insert(built.image.config_descriptor.digest, built.image.config.clone());
         }
         let top = match images.as_slice() {
-            [only] => only.image.manifest_descriptor.clone(),
+            [only] if !self.several => only.image.manifest_descriptor.clone(),
             several => {
                 let manifests = several.iter().map(|built| Descriptor {
                     platform: Some(built.platform.clone()),

@@ -31,7 +31,10 @@ pub(crate) struct Built {
 /// Writes results to an output.
 pub(crate) struct Exporter<'a> {
     pub(crate) effects: &'a Arc<Effects>,
+    /// In the order in which the platforms were asked for.
     pub(crate) built: &'a [Built],
+    /// Whether an index is wanted, or a folder for each platform; with one platform, too.
+    pub(crate) several: bool,
     pub(crate) tags: &'a [Reference],
     pub(crate) epoch: Option<Epoch>,
     pub(crate) cancel: &'a Cancel,
@@ -109,15 +112,15 @@ impl Exporter<'_> {
                 shown.end(set.as_ref().err());
                 set.map(Some)
             }
-            Output::Local { to } => {
+            Output::Local { to, platform_split } => {
                 let shown = Internal::start(self.effects, "exporting to client directory");
-                let done = self.local(to);
+                let done = self.local(to, platform_split.unwrap_or(self.several));
                 shown.end(done.as_ref().err());
                 done.map(|()| None)
             }
-            Output::Tar { to } => {
+            Output::Tar { to, platform_split } => {
                 let shown = Internal::start(self.effects, "exporting to client tarball");
-                let done = self.tar(to);
+                let done = self.tar(to, platform_split.unwrap_or(self.several));
                 shown.end(done.as_ref().err());
                 done.map(|()| None)
             }
@@ -158,23 +161,21 @@ impl Exporter<'_> {
         }
     }
 
-    fn local(&self, to: &Path) -> Result<(), Cause> {
+    fn local(&self, to: &Path, split: bool) -> Result<(), Cause> {
         self.effects.store.keep()?;
-        match self.built {
-            [only] => tree::write_folder(self.effects, &only.result, to),
-            several => several.iter().try_for_each(|built| {
-                let name = built.platform.to_string().replace('/', "_");
-                tree::write_folder(self.effects, &built.result, &to.join(name))
-            }),
-        }
+        tree::write_folder(self.effects, &self.trees(split)?, self.epoch, to)
     }
 
-    fn tar(&self, to: &Destination) -> Result<(), Cause> {
+    fn tar(&self, to: &Destination, split: bool) -> Result<(), Cause> {
         self.effects.store.keep()?;
-        let [only] = self.built else {
-            return Err(Cause::NotYet("a tar of several platforms".to_owned()));
-        };
-        self.send(to, |out| tree::write_tar(self.effects, &only.result, self.epoch, out))
+        let trees = self.trees(split)?;
+        self.send(to, |out| tree::write_tar(&trees, self.epoch, out))
+    }
+
+    /// The trees of all platforms, each with its folder.
+    fn trees(&self, split: bool) -> Result<Vec<tree::PlatformTree>, Cause> {
+        let tree = |built: &Built| tree::PlatformTree::of(self.effects, built, split);
+        self.built.iter().map(tree).collect()
     }
 }
 

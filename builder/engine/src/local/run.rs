@@ -123,7 +123,8 @@ impl Engine {
         let container = effects.clone().blocking(move |effects| {
             let hostname = image.manifest_digest.short();
             let spec = spec(effects, &layers, &config.config, &request, &hostname)?;
-            let running = sandbox::start(&spec, stdio(request.terminal)?)?;
+            let running = sandbox::start(&spec, stdio(request.terminal)?)
+                .map_err(|error| effects.refused(error, &layers, &spec, &config.platform()))?;
             Ok(Container { running, _effects: effects.clone() })
         });
         Ok(container.await?)

@@ -181,7 +181,8 @@ pub enum ApplyError {
 /// Unpacks a tar to `folder`, which must exist and be empty.
 ///
 /// The tar is read to the end of `tar`, past its end marker: all of it counts for the diff id. Comparing that with
-/// what a config says is the caller's.
+/// what a config says is the caller's. With [`WhiteoutNames::Literal`], where nobody does, what follows the end marker may
+/// be broken.
 ///
 /// # Errors
 /// [`ApplyError`]; errors of `tar`, such as those of a decompressor, as [`TarError::Io`].
@@ -215,8 +216,12 @@ fn unpack(
     while let Some(entry) = reader.next_entry()? {
         unpack.entry(entry, &mut reader)?;
     }
-    io::copy(&mut reader.into_inner(), &mut io::sink()).map_err(ApplyError::Trailer)?;
-    unpack.finish()
+    let rest = io::copy(&mut reader.into_inner(), &mut io::sink());
+    match (rest, options.names) {
+        (Err(error), WhiteoutNames::Interpreted) => Err(ApplyError::Trailer(error)),
+        // Of an archive that a user made, what follows its end is padding, as it is to tar.
+        (Ok(_), _) | (Err(_), WhiteoutNames::Literal) => unpack.finish(),
+    }
 }
 
 impl Applied {

@@ -23,7 +23,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ::tree::{
     BadPath, Layer, LayerPath, Mtime, ResolveError, Stack,
-    glob::{BadPattern, Pattern, contains_wildcard},
+    glob::{BadPattern, Glob, Pattern, contains_wildcard},
 };
 pub use action::{Mkdir, Mkfile, Rm, Symlink};
 use target::Target;
@@ -77,8 +77,10 @@ pub struct CopySpec<'a> {
     /// Mode of all that is made; else copies keep theirs and new folders have 0755.
     pub chmod: Option<Chmod<'a>>,
     /// Leaves out paths below a source folder, given relative to it. Must be true for all below an excluded
-    /// folder that no exception brings back. A source that is itself a file is never left out.
-    pub exclude: Option<&'a dyn Fn(&LayerPath) -> bool>,
+    /// folder that no exception brings back. Of the files that a wildcard matches it leaves out too, as Docker's
+    /// documentation has it and BuildKit does not ([buildkit#5489](https://github.com/moby/buildkit/issues/5489)); a
+    /// file that is named is never left out.
+    pub exclude: Option<Exclude<'a>>,
     /// Modification time of the folders that have to be made.
     pub created: Mtime,
     /// If given, the modification time of all that is copied as well.
@@ -202,6 +204,9 @@ pub enum CopyError {
         /// The source as written.
         source_text: String,
     },
+    /// A wildcard that Go's `filepath.Match` does not take.
+    #[error(transparent)]
+    Pattern(#[from] BadPattern),
     /// A folder would be needed where something else is.
     #[error("`{path}` is no folder")]
     NotAFolder {
@@ -267,7 +272,7 @@ impl<'a> Planner<'a> {
     /// [`CopyError`]; what was planned before stays.
     pub fn copy(&mut self, input: &Input<'_>, spec: &CopySpec<'_>) -> Result<(), CopyError> {
         for source in &spec.sources {
-            let found = matches(input.stack, source)?;
+            let found = matches(input.stack, source, spec.exclude)?;
             for path in found {
                 let resolved = input.stack.resolve(&path, true)?;
                 if let Some(archive) = spec.archives.get(&resolved) {
@@ -336,27 +341,41 @@ pub fn plan(destination: &Stack, source: &Stack, spec: &CopySpec<'_>) -> Result<
     Ok(planner.finish())
 }
 
+/// Says whether a path is left out.
+pub type Exclude<'a> = &'a dyn Fn(&LayerPath) -> bool;
+
 /// The resolved paths that a source names, for the caller to find out which of them are archives. A path that
-/// does not exist is among them.
+/// does not exist is among them. `exclude` is that of the [`CopySpec`].
 ///
 /// # Errors
 /// As [`Planner::copy`] for the source.
-pub fn sources(stack: &Stack, source: &Source) -> Result<Vec<LayerPath>, CopyError> {
-    let found = matches(stack, source)?;
+pub fn sources(
+    stack: &Stack,
+    source: &Source,
+    exclude: Option<Exclude<'_>>,
+) -> Result<Vec<LayerPath>, CopyError> {
+    let found = matches(stack, source, exclude)?;
     found.iter().map(|path| Ok(stack.resolve(path, true)?)).collect()
 }
 
-fn matches(stack: &Stack, source: &Source) -> Result<Vec<LayerPath>, CopyError> {
+fn matches(
+    stack: &Stack,
+    source: &Source,
+    exclude: Option<Exclude<'_>>,
+) -> Result<Vec<LayerPath>, CopyError> {
     if let Some(required) = &source.required {
         let path = stack.resolve(required, true)?;
         if stack.lookup(&path).is_none() {
             return Err(CopyError::SourceNotFound { source_text: source.shown(), path });
         }
     }
-    let found = stack.matches(&source.path, source.wildcard)?;
+    // With a pattern of its own a source is the folder to look in.
+    let exclude = exclude.filter(|_| source.include.is_empty());
+    let found = stack.matches_without(&source.path, source.wildcard, exclude)?;
     if found.is_empty() {
-        // A wildcard looks into a folder, which is not optional.
         let clean = LayerPath::clamp(&source.path)?;
+        Glob::parse(clean.as_bytes())?;
+        // A wildcard looks into a folder, which is not optional.
         let plain = clean.parts().take_while(|part| !contains_wildcard(part));
         let folder = plain.fold(LayerPath::root(), |path, part| path.join(part));
         let path = stack.resolve(&folder, true)?;

@@ -2,6 +2,7 @@
 
 mod archive;
 mod compression;
+mod detection;
 mod differential;
 mod golden;
 mod hostile;

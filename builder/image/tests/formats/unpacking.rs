@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write,
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::Path,
     process::Command,
@@ -11,7 +12,8 @@ use crate::archive::{
     archive, capability, entry, everything, file, folder, hard_link, is_root, path, symlink,
 };
 use image::{
-    apply::{Applied, ApplyOptions, Ownership, WhiteoutNames, apply},
+    apply::{Applied, ApplyError, ApplyOptions, Ownership, WhiteoutNames, apply},
+    detect::decompress,
     overlay::OverlayXattrs,
     tar::{Entry, EntryKind},
 };
@@ -230,6 +232,30 @@ fn implied_folders_are_the_layers_own_only_in_a_users_archive() {
     assert_eq!(added.layer.entries.len(), 3);
     assert_eq!(added.layer.entries[&path("a/b")], Node::directory(0o755));
     assert!(added.implied.is_empty());
+}
+
+#[test]
+fn what_follows_the_end_of_a_users_archive_does_not_matter() {
+    if !is_root() {
+        return;
+    }
+    let tar = archive(&[file("a", b"hello")]);
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&tar).expect("written");
+    // Tools that write blocks pad with zeros, which is no second member.
+    let padded = [packed.finish().expect("written"), vec![0; 700]].concat();
+    let into = |options: &ApplyOptions| {
+        let root = tempfile::tempdir().expect("a folder");
+        let (_, plain) = decompress(&*padded).expect("a known format");
+        apply(plain, root.path(), options)
+    };
+    let literal = ApplyOptions { names: WhiteoutNames::Literal, ..ApplyOptions::default() };
+    let added = into(&literal).expect("the archive is whole");
+    assert!(added.layer.entries.contains_key(&path("a")));
+    assert!(
+        matches!(into(&ApplyOptions::default()), Err(ApplyError::Trailer(_))),
+        "a layer is all of its blob"
+    );
 }
 
 #[test]

@@ -4,11 +4,11 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, Timespec, Timestamps, UTIME_OMIT, fstat,
-    futimens, mkdirat, mknodat, openat, openat2, readlinkat_raw, statat, statx, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, Timespec, Timestamps, UTIME_OMIT,
+    chmodat, fstat, futimens, mkdirat, mknodat, openat, openat2, readlinkat_raw, statat, statx, unlinkat,
 };
 use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, mount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::fchdir;
 
 use super::{Child, root};
@@ -57,7 +57,14 @@ impl Created {
         if self.is_mounted_on {
             // By name in an open folder: a mount point cannot be renamed, but the folders above it can.
             fchdir(&self.parent)?;
-            unmount(name, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+            // Two mounts of a step may have one target and lie upon each other.
+            loop {
+                match unmount(name, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+                    Ok(()) => {}
+                    Err(Errno::INVAL) => break,
+                    Err(errno) => return Err(errno),
+                }
+            }
         }
         let now = modified(self.parent.as_fd())?;
         let found = match statat(&self.parent, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -97,13 +104,34 @@ impl Child<'_> {
                 if *remount_readonly { root::remount_read_only(&at.path) } else { Ok(()) }
             }
             Source::New(made) => {
+                let lent = if at.stays { None } else { self.mode_there(&at.path)? };
                 let point = self.mount_point(call, at, Kind::Directory)?;
                 fchdir(&point).at(Syscall::Fchdir)?;
                 mount(made.name, c".", made.kind, made.flags, made.options.as_c_str()).at(Syscall::Mount)?;
                 self.mounted(call);
-                Ok(())
+                match lent {
+                    Some(mode) if !made.flags.contains(MountFlags::RDONLY) => self.set_mode(&at.path, mode),
+                    _ => Ok(()),
+                }
             }
         }
+    }
+
+    /// The mode of a folder that is there already: what a step mounts new over it takes that, as it does with runc, so
+    /// that a `/tmp` stays one for everybody and a folder for its owner stays that.
+    fn mode_there(&self, path: &CStr) -> Result<Option<Mode>, Fault> {
+        match open_in(self.root()?, path) {
+            Ok(folder) => Ok(Some(Mode::from_raw_mode(fstat(folder).at(Syscall::Fstat)?.st_mode & 0o7777))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(Fault::new(Syscall::Openat2, errno)),
+        }
+    }
+
+    fn set_mode(&self, path: &CStr, mode: Mode) -> Result<(), Fault> {
+        // What is open of the mount point is the folder below what is mounted by now.
+        let mounted = open_in(self.root()?, path).at(Syscall::Openat2)?;
+        fchdir(&mounted).at(Syscall::Fchdir)?;
+        chmodat(CWD, c".", mode, AtFlags::empty()).at(Syscall::Fchmod)
     }
 
     /// Notes that the last thing made for this call is mounted on.
@@ -300,7 +328,6 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use proptest::prelude::*;
-    use rustix::fs::CWD;
 
     use super::*;
 

@@ -41,6 +41,11 @@ impl Planner<'_> {
         }
         let source = match &mount.kind {
             MountKind::Bind { root, path, readonly } => self.open_bind(root, path, *readonly)?,
+            // overlayfs takes one folder once only, and an empty tree has no other one.
+            MountKind::Overlay { lowers, writable: None, path } if lowers.is_empty() => {
+                let empty = self.spec.empty.clone();
+                self.open_bind(&empty, path, true)?
+            }
             MountKind::Overlay { lowers, writable, path } => {
                 let slot = self.stack(lowers, writable.as_ref())?;
                 if depth(path) > 0 {
@@ -49,7 +54,7 @@ impl Planner<'_> {
                 }
                 Source::Kept { slot, remount_readonly: false }
             }
-            MountKind::Tmpfs { size_bytes, mode } => tmpfs(*size_bytes, *mode)?,
+            MountKind::Tmpfs { size_bytes, mode, readonly } => tmpfs(*size_bytes, *mode, *readonly)?,
             MountKind::File { content, mode, uid, gid } => {
                 let (keep, store) = (self.slot(), store.unwrap_or(Slot(0)));
                 self.calls.push(Call::File {
@@ -88,12 +93,12 @@ impl Planner<'_> {
     }
 }
 
-fn tmpfs(size_bytes: Option<u64>, mode: u32) -> Result<Source, Error> {
+fn tmpfs(size_bytes: Option<u64>, mode: u32, readonly: bool) -> Result<Source, Error> {
     let size = size_bytes.map(|size| format!(",size={size}")).unwrap_or_default();
     Ok(Source::New(NewFileSystem {
         kind: c"tmpfs",
         name: c"tmpfs",
-        flags: MountFlags::NOSUID,
+        flags: if readonly { MountFlags::NOSUID | MountFlags::RDONLY } else { MountFlags::NOSUID },
         options: c_string("the options of a tmpfs", format!("mode={:04o}{size}", mode & 0o7777))?,
     }))
 }

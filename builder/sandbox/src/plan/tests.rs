@@ -137,7 +137,10 @@ fn sources_are_opened_before_the_pivot_and_attached_after_it() {
             target: "/a".into(),
             kind: MountKind::Overlay { lowers: vec!["/s/stage".into()], writable: None, path: "/d".into() },
         },
-        Mount { target: "/t".into(), kind: MountKind::Tmpfs { size_bytes: Some(4096), mode: 0o1777 } },
+        Mount {
+            target: "/t".into(),
+            kind: MountKind::Tmpfs { size_bytes: Some(4096), mode: 0o1777, readonly: false },
+        },
         Mount {
             target: "/run/secrets/k".into(),
             kind: MountKind::File { content: FileContent(b"hidden".to_vec()), mode: 0o400, uid: 1, gid: 2 },

@@ -22,7 +22,7 @@ fn it_sees_its_own_processes_only() {
 #[test]
 fn it_sees_its_own_mounts_only_and_the_host_sees_none_of_them() {
     let Some(mut step) = Step::new() else { return };
-    step.mount("/t", MountKind::Tmpfs { size_bytes: None, mode: 0o1777 });
+    step.mount("/t", MountKind::Tmpfs { size_bytes: None, mode: 0o1777, readonly: false });
     let before = fs::read_to_string("/proc/self/mountinfo").expect("there is /proc");
     step.script("sleep 100");
     let (running, _, _) = step.start().expect("the step starts");

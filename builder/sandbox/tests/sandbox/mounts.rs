@@ -1,7 +1,7 @@
 //! Mounts: what they show, where they land, and that they leave no trace.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use sandbox::{Error, FileContent, MountKind, Writable};
@@ -93,10 +93,57 @@ fn writes_to_stacked_layers_can_be_thrown_away() {
 #[test]
 fn a_tmpfs_has_its_size_and_mode() {
     let Some(mut step) = Step::new() else { return };
-    step.mount("/t", MountKind::Tmpfs { size_bytes: Some(1 << 20), mode: 0o1777 });
+    step.mount("/t", MountKind::Tmpfs { size_bytes: Some(1 << 20), mode: 0o1777, readonly: false });
     let script =
         "stat -c %a /t; dd if=/dev/zero of=/t/f bs=1k count=4000 2>/dev/null || echo full; stat -c %s /t/f";
     assert_eq!(step.output(script), "1777\nfull\n1048576\n");
+    assert_eq!(step.upper(), ["dev", "proc", "sys"]);
+}
+
+#[test]
+fn a_tmpfs_over_a_folder_has_its_mode() {
+    let Some(mut step) = Step::new() else { return };
+    for (name, mode) in [("own", 0o700), ("all", 0o1777), ("group", 0o2750)] {
+        fs::create_dir(step.at(&format!("base/{name}"))).expect("it is new");
+        let permissions = fs::Permissions::from_mode(mode);
+        fs::set_permissions(step.at(&format!("base/{name}")), permissions).expect("it is ours");
+        let kind = MountKind::Tmpfs { size_bytes: None, mode: 0o1777, readonly: false };
+        step.mount(&format!("/{name}"), kind);
+    }
+    let script = "stat -c %a /own /all /group; touch /own/x";
+    assert_eq!(step.output(script), "700\n1777\n2750\n");
+    assert_eq!(step.upper(), ["dev", "proc", "sys"]);
+}
+
+#[test]
+fn a_tmpfs_can_be_read_only() {
+    let Some(mut step) = Step::new() else { return };
+    step.mount("/t", MountKind::Tmpfs { size_bytes: None, mode: 0o1777, readonly: true });
+    assert_eq!(step.output("ls /t; (touch /t/x) 2>/dev/null || echo refused"), "refused\n");
+}
+
+#[test]
+fn an_empty_tree_can_be_mounted() {
+    let Some(mut step) = Step::new() else { return };
+    for name in ["mu", "mw"] {
+        fs::create_dir(step.at(name)).expect("it is new");
+    }
+    let writable = Some(Writable { upper: step.at("mu"), work: step.at("mw") });
+    step.mount("/ro", MountKind::Overlay { lowers: Vec::new(), writable: None, path: "".into() });
+    step.mount("/rw", MountKind::Overlay { lowers: Vec::new(), writable, path: "".into() });
+    let script = "ls /ro /rw; (touch /ro/x) 2>/dev/null || echo refused; touch /rw/x && ls /rw";
+    assert_eq!(step.output(script), "/ro:\n\n/rw:\nrefused\nx\n");
+    assert_eq!(step.upper(), ["dev", "proc", "sys"]);
+}
+
+#[test]
+fn mounts_upon_each_other_leave_no_trace() {
+    let Some(mut step) = Step::new() else { return };
+    step.write("one/a", "below");
+    step.write("two/b", "above");
+    step.bind("/new/point", "one", true);
+    step.bind("/new/point", "two", true);
+    assert_eq!(step.output("ls /new/point"), "b\n");
     assert_eq!(step.upper(), ["dev", "proc", "sys"]);
 }
 

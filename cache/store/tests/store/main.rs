@@ -9,3 +9,4 @@ mod memory;
 mod open;
 mod processes;
 mod records;
+mod repositories;

@@ -1,7 +1,7 @@
 //! The walk through a text that [`expand`](super) makes.
 
 use super::pattern::Pattern;
-use super::{DEEPEST, ExpandError, ExpandErrorKind, Expanded, Variables};
+use super::{DEEPEST, ExpandError, ExpandErrorKind, Expanded, LARGEST_WORK, Variables};
 use std::ops::Range;
 
 /// What a walk does with quotes, escapes and unset variables.
@@ -36,6 +36,8 @@ pub(super) struct Lexer<'a> {
     options: Options,
     variables: Variables<'a>,
     depth: usize,
+    /// How much work patterns may still make.
+    work: usize,
     expanded: Expanded,
 }
 
@@ -50,7 +52,7 @@ enum Unset {
 
 impl<'a> Lexer<'a> {
     pub(super) fn new(text: &'a str, options: Options, variables: Variables<'a>) -> Lexer<'a> {
-        Lexer { text, at: 0, options, variables, depth: 0, expanded: Expanded::default() }
+        Lexer { text, at: 0, options, variables, depth: 0, work: LARGEST_WORK, expanded: Expanded::default() }
     }
 
     /// Walks through all of it. The words' places are those of their characters in the text.
@@ -288,6 +290,7 @@ impl<'a> Lexer<'a> {
         };
         let pattern = self.pattern(pattern, start)?;
         let value: Vec<char> = value.unwrap_or_default().chars().collect();
+        self.spend(pattern.steps(&value), start)?;
         let rest = match operator {
             '#' => &value[pattern.beginning(&value, longest).unwrap_or(0)..],
             _ => {
@@ -313,11 +316,24 @@ impl<'a> Lexer<'a> {
         }
         let pattern = self.pattern(&pattern, start)?;
         let value: Vec<char> = value.unwrap_or_default().chars().collect();
-        Ok(if all {
-            pattern.replace_all(&value, &replacement)
+        self.spend(pattern.steps(&value), start)?;
+        let replaced = if all {
+            pattern.replace_all(&value, &replacement, self.work)
         } else {
-            pattern.replace_first(&value, &replacement)
-        })
+            Some(pattern.replace_first(&value, &replacement))
+        };
+        let replaced = replaced.ok_or_else(|| self.error(ExpandErrorKind::TooMuchWork, start))?;
+        self.spend(replaced.len(), start)?;
+        Ok(replaced)
+    }
+
+    /// Takes steps off what is left of them.
+    fn spend(&mut self, steps: usize, start: usize) -> Result<(), ExpandError> {
+        self.work = match self.work.checked_sub(steps) {
+            Some(left) => left,
+            None => return Err(self.error(ExpandErrorKind::TooMuchWork, start)),
+        };
+        Ok(())
     }
 
     fn pattern(&self, text: &str, start: usize) -> Result<Pattern, ExpandError> {

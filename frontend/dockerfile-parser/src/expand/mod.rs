@@ -33,6 +33,10 @@ pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// How deep one `${…}` may stand in another: enough for any file, little enough for any stack.
 pub const DEEPEST: usize = 64;
 
+/// How much work patterns may make in one text: for each, its length times that of the value, and then the length of what
+/// it is replaced with. A `${v//?/…}` in another multiplies lengths, so that a line could else fill the memory.
+pub const LARGEST_WORK: usize = 1 << 22;
+
 /// A text, expanded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expanded {
@@ -98,6 +102,11 @@ pub enum ExpandErrorKind {
     /// One `${…}` in another, more than [`DEEPEST`] deep.
     #[error("more than {DEEPEST} `${{…}}` stand in one another")]
     TooDeep,
+    /// A value, pattern or replacement that makes more work than [`LARGEST_WORK`].
+    #[error(
+        "a pattern in `${{…}}` takes more than {LARGEST_WORK} steps: its value or replacement is too long"
+    )]
+    TooMuchWork,
 }
 
 impl ExpandError {
@@ -107,6 +116,7 @@ impl ExpandError {
             ExpandErrorKind::OpenQuote { .. } => "open-quote",
             ExpandErrorKind::Required { .. } => "required-variable",
             ExpandErrorKind::TooDeep => "expansion-too-deep",
+            ExpandErrorKind::TooMuchWork => "value-too-long",
             _ => "bad-substitution",
         }
     }

@@ -42,6 +42,11 @@ impl Pattern {
         Ok(Pattern { tokens })
     }
 
+    /// How long it can take to hold the pattern against a value.
+    pub(super) fn steps(&self, value: &[char]) -> usize {
+        (value.len() + 1).saturating_mul(self.tokens.len() + 1)
+    }
+
     /// The pattern for a value written backwards.
     pub(super) fn reversed(&self) -> Pattern {
         Pattern { tokens: self.tokens.iter().rev().copied().collect() }
@@ -100,26 +105,27 @@ impl Pattern {
         }
     }
 
-    /// Replaces each part, from left to right; an empty one only where no other ends.
-    pub(super) fn replace_all(&self, value: &[char], template: &str) -> String {
+    /// Replaces each part, from left to right; an empty one only where no other ends. `None` where more than `most` bytes
+    /// would come of it.
+    pub(super) fn replace_all(&self, value: &[char], template: &str, most: usize) -> Option<String> {
         let mut result = String::new();
         let (mut copied, mut from) = (0, 0);
         while from <= value.len() {
             let Some((start, end)) = self.find(value, from) else { break };
             result.extend(&value[copied..start]);
             if end > copied || start == 0 {
-                fill_in(template, &value[start..end], &mut result);
+                fill_in(template, &value[start..end], &mut result, most)?;
             }
             copied = end;
             from = end.max(from + 1);
         }
         result.extend(&value[copied.min(value.len())..]);
-        result
+        Some(result)
     }
 }
 
-/// Go's `Regexp.Expand` for an expression without groups.
-fn fill_in(template: &str, part: &[char], result: &mut String) {
+/// Go's `Regexp.Expand` for an expression without groups. `None` where `result` grows longer than `most` bytes.
+fn fill_in(template: &str, part: &[char], result: &mut String, most: usize) -> Option<()> {
     let mut rest = template;
     while let Some(at) = rest.find('$') {
         result.push_str(&rest[..at]);
@@ -139,12 +145,16 @@ fn fill_in(template: &str, part: &[char], result: &mut String) {
                 if name == "0" {
                     result.extend(part);
                 }
+                if result.len() > most {
+                    return None;
+                }
                 rest = behind;
             }
             _ => result.push('$'),
         }
     }
     result.push_str(rest);
+    (result.len() <= most).then_some(())
 }
 
 /// The places in a pattern that some part of a value has come to; of the parts at one place, where the first begins.
@@ -252,7 +262,7 @@ mod tests {
         for (pattern, value, replacement, first, all) in cases {
             let (pattern, value) = (Pattern::parse(pattern).unwrap(), chars(value));
             assert_eq!(pattern.replace_first(&value, replacement), first, "{pattern:?}");
-            assert_eq!(pattern.replace_all(&value, replacement), all, "{pattern:?}");
+            assert_eq!(pattern.replace_all(&value, replacement, 99).as_deref(), Some(all), "{pattern:?}");
         }
     }
 

@@ -161,6 +161,23 @@ fn hostile_depth() {
     assert_eq!(text(&allowed).as_deref(), Ok("x"));
 }
 
+#[test]
+fn hostile_length() {
+    let long = |name: &str| (name == "v").then(|| "a".repeat(2000));
+    let expand = |text: &str| word(text, Escape::Backslash, &long).map_err(|error| error.kind);
+    // Without a limit: 2000⁴ bytes, 2000³ bytes, and 4 million comparisons for each of 64 patterns.
+    for text in [
+        "${v//?/${v//?/${v//?/$v}}}",
+        "${v//?/${v//?/$v}}",
+        &"${v%%$v}".repeat(64),
+        &"${v##*$v*b}".repeat(64),
+    ] {
+        assert_eq!(expand(text), Err(ExpandErrorKind::TooMuchWork), "{text}");
+    }
+    assert_eq!(expand("${v//?/$v}").map(|expanded| expanded.text.len()), Ok(2000 * 2000));
+    assert_eq!(expand("${v//a/bc}").map(|expanded| expanded.text.len()), Ok(4000));
+}
+
 proptest! {
     #[test]
     fn never_panics(word_text in "([$\\{\\}:\\-+?#%/*'\"\\\\<` aAé1]|\\PC){0,40}") {

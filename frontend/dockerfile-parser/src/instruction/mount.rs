@@ -96,6 +96,8 @@ pub struct TmpfsMount {
     pub target: String,
     /// How much it may hold; `None` for no limit of its own.
     pub size_bytes: Option<u64>,
+    /// Whether writing is refused.
+    pub readonly: bool,
 }
 
 /// A file or variable that stays in no layer.
@@ -390,7 +392,13 @@ impl Options {
                 source: self.source,
                 readonly: self.readonly.unwrap_or(false),
             }),
-            Kind::Tmpfs => MountKind::Tmpfs(TmpfsMount { target: self.target, size_bytes: self.size_bytes }),
+            Kind::Tmpfs if names_below(&self.source) => return Err(self.not_for_type("source")),
+            Kind::Tmpfs => MountKind::Tmpfs(TmpfsMount {
+                target: self.target,
+                // 0 is no limit, for the kernel too.
+                size_bytes: self.size_bytes.filter(|bytes| *bytes > 0),
+                readonly: self.readonly.unwrap_or(false),
+            }),
             Kind::Secret => MountKind::Secret(self.secret()?),
             Kind::Ssh if !self.source.is_empty() => return Err(self.not_for_type("source")),
             Kind::Ssh => MountKind::Ssh(SshMount {
@@ -453,6 +461,11 @@ fn sharing(value: &str) -> Option<Sharing> {
         "locked" => Some(Sharing::Locked),
         _ => None,
     }
+}
+
+/// Whether a path leads below where it starts.
+fn names_below(path: &str) -> bool {
+    path.split('/').any(|part| !matches!(part, "" | "." | ".."))
 }
 
 /// The last part of a path (Go's `path.Base`).

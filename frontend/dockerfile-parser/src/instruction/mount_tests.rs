@@ -47,8 +47,14 @@ fn cache_and_tmpfs_mounts() {
     };
     let text = "type=cache,target=/c,id=i,sharing=Locked,mode=0750,uid=1,gid=2,from=s,source=p";
     assert_eq!(parse(text), Ok(MountKind::Cache(cache)));
-    let tmpfs = |size_bytes| Ok(MountKind::Tmpfs(TmpfsMount { target: "/t".into(), size_bytes }));
-    assert_eq!(parse("type=tmpfs,target=/t"), tmpfs(None));
+    let tmpfs = |size_bytes| TmpfsMount { target: "/t".into(), size_bytes, readonly: false };
+    let readonly = TmpfsMount { readonly: true, ..tmpfs(None) };
+    assert_eq!(parse("type=tmpfs,target=/t,ro"), Ok(MountKind::Tmpfs(readonly)));
+    let tmpfs = |size_bytes| Ok(MountKind::Tmpfs(tmpfs(size_bytes)));
+    for unlimited in ["type=tmpfs,target=/t", "type=tmpfs,target=/t,size=0", "type=tmpfs,source=/,target=/t"]
+    {
+        assert_eq!(parse(unlimited), tmpfs(None), "{unlimited}");
+    }
     for (size, bytes) in
         [("1048576", 1 << 20), ("64m", 64 << 20), ("1.5 GiB", 3 << 29), ("2KB", 2048), ("7b", 7)]
     {
@@ -100,6 +106,7 @@ fn what_is_refused() {
         ("size=1,type=tmpfs", not_for("size", "bind")),
         ("target=/a,mode=755", not_for("mode", "bind")),
         ("type=tmpfs,gid=1", not_for("gid", "tmpfs")),
+        ("type=tmpfs,target=/t,source=/etc", not_for("source", "tmpfs")),
         ("target=/a,sharing=locked", not_for("sharing", "bind")),
         ("type=secret,id=a,sharing=locked", not_for("sharing", "secret")),
         ("type=secret,id=a,from=b", not_for("from", "secret")),

@@ -103,7 +103,7 @@ impl Run {
             [] => Script::Shell(text.clone()),
             [only] if heredoc::is_all_of(text) => {
                 let content = only.text();
-                if only.content.starts_with("#!") {
+                if content.starts_with("#!") {
                     Script::File { name: only.name.clone(), content }
                 } else {
                     Script::Shell(content)

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use dockerfile::{Fact, Facts, LayoutVersion, Lowering, NamedContext, NoCache, Request, lower};
+use dockerfile::{
+    Answer, Fact, Facts, GitAddress, LayoutVersion, Lowering, MainContext, NamedContext, NoCache, Request,
+    lower,
+};
+use graph::{Op, Source};
 use oci::{Epoch, Platform};
 
-use crate::support::{amd64, answer, lower_rounds, lowered};
+use crate::support::{amd64, answer, lower_rounds, lowered, refused};
 
 /// The needs of each round, as text with the place that asks.
 fn rounds(text: &str, request: &Request) -> Vec<Vec<String>> {
@@ -40,6 +44,15 @@ fn only_what_is_needed_is_asked_for_and_all_at_once() {
     assert_eq!(rounds(text, &Request::new(amd64())), expected);
     let target = Request { target: Some("A".to_owned()), ..Request::new(amd64()) };
     assert_eq!(rounds(text, &target), [["docker.io/library/one:latest for linux/amd64 at one"]]);
+}
+
+#[test]
+fn a_stage_that_is_not_needed_may_look_down() {
+    let text = "FROM one AS a\nCOPY --from=b /x /x\nRUN --mount=from=1,target=/m y\nFROM two AS b\n";
+    let request = Request::new(amd64());
+    assert_eq!(rounds(text, &request), [["docker.io/library/two:latest for linux/amd64 at two"]]);
+    let target = Request { target: Some("a".to_owned()), ..request };
+    assert_eq!(refused(text, &target).code(), "copy-from-later-stage");
 }
 
 #[test]
@@ -143,6 +156,42 @@ fn the_platform_of_a_lone_image_is_its_own_unless_one_was_asked_for() {
 }
 
 #[test]
+fn a_step_is_for_the_platform_of_its_stage() {
+    let platforms = |text: &str, request: &Request| -> Vec<String> {
+        let graph = lowered(text, request).graph;
+        let exec = |id| match &graph.vertex(id).op {
+            Op::Exec(exec) => Some(exec.platform.to_string()),
+            _ => None,
+        };
+        graph.ids().filter_map(exec).collect()
+    };
+    let mut request = Request::new(amd64());
+    // Nobody asked, and the image has another one.
+    assert_eq!(platforms("FROM arm\nRUN x\n", &request), ["linux/arm64"]);
+    assert_eq!(platforms("FROM --platform=linux/386 base\nRUN x\n", &request), ["linux/386"]);
+    request.platforms = vec!["linux/s390x".parse().expect("a platform"), amd64()];
+    assert_eq!(platforms("FROM base\nRUN x\n", &request), ["linux/s390x", "linux/amd64"]);
+    assert_eq!(platforms("FROM --platform=$BUILDPLATFORM base\nRUN x\n", &request), ["linux/amd64"]);
+    // The empty tree is for the target, whatever its `FROM` says; and so is each step on it.
+    let text = "FROM --platform=$BUILDPLATFORM scratch\nRUN x\n";
+    assert_eq!(platforms(text, &request), ["linux/s390x", "linux/amd64"]);
+    assert_eq!(lowered(text, &request).platforms, request.platforms);
+}
+
+#[test]
+fn an_index_is_made_of_several_platforms_or_where_it_is_wanted() {
+    let several = |platforms: &[&str], argument: Option<&str>| {
+        let mut request = Request::new(amd64());
+        request.platforms = platforms.iter().map(|text| text.parse().expect("a platform")).collect();
+        let argument = argument.map(|value| ("BUILDKIT_MULTI_PLATFORM".to_owned(), value.to_owned()));
+        request.build_args.extend(argument);
+        lowered("FROM scratch\n", &request).several_platforms
+    };
+    assert!(!several(&[], None) && !several(&["linux/arm64", "arm64"], None) && !several(&[], Some("0")));
+    assert!(several(&["linux/arm64", "linux/amd64"], None) && several(&[], Some("true")));
+}
+
+#[test]
 fn no_cache_is_told_stage_by_stage() {
     let text = "FROM base AS a\nRUN x\nFROM base AS b\nRUN y\nWORKDIR /w\nCOPY --from=a / /\n";
     let ignoring = |no_cache| {
@@ -157,13 +206,106 @@ fn no_cache_is_told_stage_by_stage() {
 
 #[test]
 fn source_date_epoch_comes_from_the_nearest() {
-    let mut request = Request { source_date_epoch: Some(Epoch(1)), ..Request::new(amd64()) };
+    let mut request = Request::new(amd64());
     let epoch = |text: &str, request: &Request| lowered(text, request).source_date_epoch;
-    assert_eq!(epoch("FROM base\n", &request), Some(Epoch(1)));
+    assert_eq!(epoch("FROM base\n", &request), None);
     assert_eq!(epoch("ARG SOURCE_DATE_EPOCH=2\nFROM base\n", &request), Some(Epoch(2)));
-    assert_eq!(epoch("ARG SOURCE_DATE_EPOCH=context\nFROM base\n", &request), Some(Epoch(1)));
+    assert_eq!(epoch("ARG SOURCE_DATE_EPOCH=context\nFROM base\n", &request), None);
     request.build_args.insert("SOURCE_DATE_EPOCH".to_owned(), "3".to_owned());
     assert_eq!(epoch("ARG SOURCE_DATE_EPOCH=2\nFROM base\n", &request), Some(Epoch(3)));
+}
+
+/// What is asked for before anything else, and what comes of the answer `time`.
+fn dated(text: &str, request: &Request, time: Option<Epoch>) -> (Option<Source>, Option<Epoch>, Vec<String>) {
+    let file = dockerfile_parser::parse(text.as_bytes()).expect("the text can be read");
+    let (mut facts, mut asked) = (Facts::new(), None);
+    loop {
+        let needs = match lower(&file, request, &facts).expect("it can be lowered") {
+            Lowering::Done(lowered) => {
+                let env = lowered.images[&amd64()].config.config.env.clone();
+                return (asked, lowered.source_date_epoch, env);
+            }
+            Lowering::Needs(needs) => needs,
+        };
+        for fact in needs.into_keys() {
+            match &fact {
+                Fact::Time(source) => {
+                    asked = Some((**source).clone());
+                    facts.insert(fact, Answer::Time(time));
+                }
+                _ => {
+                    let image = answer(&fact);
+                    facts.insert(fact, image);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_time_is_asked_of_the_source_that_is_named() {
+    let text = "FROM base\nARG SOURCE_DATE_EPOCH\nENV T=$SOURCE_DATE_EPOCH\n";
+    let git = || GitAddress::parse("git://h/x#v1").expect("git").expect("well-formed");
+    let download = |url: &str| NamedContext::Http(url.to_owned());
+    let mut request = Request::new(amd64());
+    request.named_contexts.extend([
+        ("repository".to_owned(), NamedContext::Git("git://h/x#v1".to_owned())),
+        ("file".to_owned(), download("https://h/f")),
+        ("folder".to_owned(), NamedContext::Local { ignore: Vec::new() }),
+    ]);
+    let mut ask = |value: &str, context: MainContext| {
+        request.context = context;
+        request.build_args.insert("SOURCE_DATE_EPOCH".to_owned(), value.to_owned());
+        dated(text, &request, Some(Epoch(7)))
+    };
+    for (value, context, asks) in [
+        ("context", MainContext::Git(git()), "Git("),
+        ("context", MainContext::HttpArchive("https://h/a.tar".to_owned()), "https://h/a.tar"),
+        ("context", MainContext::HttpFile("https://h/d".to_owned()), "https://h/d"),
+        ("context", MainContext::Archive, "Local("),
+        ("repository", MainContext::Local, "Git("),
+        ("file", MainContext::Local, "https://h/f"),
+    ] {
+        let (asked, epoch, env) = ask(value, context);
+        assert!(format!("{asked:?}").contains(asks), "{value}: {asked:?}");
+        assert_eq!((epoch, env.last().map(String::as_str)), (Some(Epoch(7)), Some("T=7")), "{value}");
+    }
+    for (value, context) in [("context", MainContext::Local), ("folder", MainContext::Local)] {
+        let (asked, epoch, env) = ask(value, context);
+        assert_eq!((asked, epoch, env.last().map(String::as_str)), (None, None, Some("T=")), "{value}");
+    }
+    // A source without a time leaves none.
+    assert_eq!(dated(text, &request, None).1, None);
+}
+
+#[test]
+fn a_stage_that_only_downloads_gives_its_time() {
+    let stage = |body: &str| {
+        format!(
+            "ARG V=2\nARG SOURCE_DATE_EPOCH=Clock\nFROM scratch AS clock\n{body}\nFROM base:$SOURCE_DATE_EPOCH\n"
+        )
+    };
+    let request = Request::new(amd64());
+    let (asked, epoch, _) = dated(&stage("ARG V\nARG W=w\nADD https://h/$V/$W /x"), &request, Some(Epoch(9)));
+    assert!(format!("{asked:?}").contains("https://h/2/w"), "{asked:?}");
+    assert_eq!(epoch, Some(Epoch(9)));
+    let (asked, ..) = dated(&stage("ADD https://h/x.git#v1 /x"), &request, Some(Epoch(9)));
+    assert!(matches!(asked, Some(Source::Git(_))), "{asked:?}");
+    for (body, why) in [
+        ("", "downloads nothing"),
+        ("ADD https://h/a https://h/b /x/", "more than one"),
+        ("ADD a /x", "neither a repository nor a file over http"),
+        ("ADD https://h/a /x\nADD https://h/b /x", "a second `ADD`"),
+        ("ADD https://h/a /x\nRUN y", "holds more"),
+    ] {
+        let error = refused(&stage(body), &request);
+        assert_eq!(error.code(), "invalid-source-date-epoch");
+        assert!(error.to_string().contains(why) && error.span.is_some(), "{error}");
+    }
+    let on_image = "ARG SOURCE_DATE_EPOCH=a\nFROM base AS a\nADD https://h/x /\n";
+    assert!(refused(on_image, &request).to_string().contains("stands on an image"));
+    let nothing = refused("ARG SOURCE_DATE_EPOCH=nothing\nFROM base\n", &request);
+    assert_eq!((nothing.code(), nothing.span.is_some()), ("invalid-source-date-epoch", true));
 }
 
 #[test]

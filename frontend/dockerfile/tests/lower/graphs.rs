@@ -36,7 +36,7 @@ fn observe(name: &str, text: &str) -> String {
     lowered
         .warnings
         .iter()
-        .for_each(|warning| out.push_str(&format!("{}: {}\n", warning.code, warning.message)));
+        .for_each(|warning| out.push_str(&format!("{}: {}\n", warning.rule.name, warning.message)));
     out
 }
 

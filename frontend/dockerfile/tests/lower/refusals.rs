@@ -1,8 +1,6 @@
 //! What cannot be lowered: codes, places and help; and what is warned of.
 
-use std::collections::BTreeMap;
-
-use dockerfile::{Entitlement, Request};
+use dockerfile::{Entitlement, Facts, Request};
 
 use crate::support::{amd64, lowered, refused};
 
@@ -23,13 +21,13 @@ fn errors_say_where_and_what_to_do() {
         ("FROM a\nCOPY --from=0 /x /x\n", "copy-from-own-stage", "0", ""),
         ("FROM a\nCOPY --from=1 /x /x\n", "unknown-stage-number", "1", ""),
         (
-            "FROM a\nCOPY --from=c /x /x\nFROM b AS c\n",
+            "FROM a AS d\nCOPY --from=c /x /x\nFROM b AS c\nFROM d\n",
             "copy-from-later-stage",
             "c",
             "move the stage `c` above this one",
         ),
         (
-            "FROM a\nRUN --mount=from=c,target=/x y\nFROM b AS c\n",
+            "FROM a AS d\nRUN --mount=from=c,target=/x y\nFROM b AS c\nFROM d\n",
             "copy-from-later-stage",
             "from=c,target=/x",
             "move",
@@ -99,7 +97,7 @@ fn the_requests_faults_have_no_place() {
     let mut file = dockerfile_parser::parse(text.as_bytes()).expect("the text can be read");
     file.stages.clear();
     let error =
-        dockerfile::lower(&file, &Request::new(amd64()), &BTreeMap::new()).expect_err("there is no stage");
+        dockerfile::lower(&file, &Request::new(amd64()), &Facts::new()).expect_err("there is no stage");
     assert_eq!(error.code(), "no-stage");
 }
 
@@ -119,7 +117,11 @@ fn warnings_are_told_once_and_can_be_silenced() {
     let mut request = Request::new(amd64());
     let codes = |request: &Request| {
         let lowered = lowered(text, request);
-        lowered.warnings.iter().map(|warning| (warning.code, warning.message.clone())).collect::<Vec<_>>()
+        lowered
+            .warnings
+            .iter()
+            .map(|warning| (warning.rule.name, warning.message.clone()))
+            .collect::<Vec<_>>()
     };
     let expected = [
         ("InvalidBaseImagePlatform", "was pulled with platform \"linux/arm64\", expected \"linux/amd64\""),

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use dockerfile::{Fact, Facts, ImageFact, LowerError, Lowered, Lowering, Request, lower};
+use dockerfile::{
+    Fact, Facts, ImageFact, LowerError, Lowered, Lowering, Request,
+    lint::{Checking, check},
+    lower,
+};
 use oci::{Digest, ImageConfig, Platform};
 
 /// `linux/amd64`.
@@ -31,6 +35,7 @@ pub fn answer(fact: &Fact) -> ImageFact {
     let (name, platform) = match fact {
         Fact::Image { reference, platform } => (reference.familiar(), platform),
         Fact::OciLayout { store, platform, .. } => (store.clone(), platform),
+        Fact::Time(source) => panic!("a test answers by itself how old {source:?} is"),
     };
     let architecture = if name.starts_with("arm") { "arm64" } else { &platform.architecture };
     let triggers: &[&str] = match &*name {
@@ -70,4 +75,18 @@ pub fn refused(text: &str, request: &Request) -> LowerError {
         Ok(_) => panic!("this was lowered:\n{text}"),
         Err(error) => error,
     }
+}
+
+/// Checks a text, answering each round's needs.
+pub fn checked(text: &str, request: &Request) -> Checking {
+    let file = dockerfile_parser::parse(text.as_bytes()).expect("the text can be read");
+    let mut facts = Facts::new();
+    for _ in 0..16 {
+        let checking = check(&file, request, &facts);
+        if checking.needs.is_empty() {
+            return checking;
+        }
+        facts.extend(checking.needs.into_keys().map(|fact| (fact.clone(), answer(&fact))));
+    }
+    panic!("16 rounds were not enough");
 }

@@ -1,4 +1,13 @@
 //! Which Dockerfile, which context, which ignore file.
+//!
+//! | Context | `-f` is not given | `-f PATH` | `-f -` | `-f URL` |
+//! |---|---|---|---|---|
+//! | a folder | in the folder | anywhere, from where the command is run | standard input | there |
+//! | `-`, an archive | in the archive | in the archive | cannot be | there |
+//! | `-`, a Dockerfile | that | cannot be | cannot be | cannot be |
+//! | a repository or URL | in it | in it; an absolute path is one of this machine | standard input | there |
+//!
+//! Only a folder has an ignore file, as BuildKit has it.
 
 use std::{
     fs,
@@ -6,62 +15,153 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ::dockerfile::GitAddress;
+use engine::{ARCHIVE_START, ContextFrom, DockerfileFrom, looks_like_archive};
+
 use super::ignore_patterns;
 use crate::{arguments::Build, failure::Failure, machine};
 
 /// A Dockerfile is read up to this many bytes.
 const LONGEST: u64 = 16 << 20;
 
-/// A Dockerfile and what belongs to it.
-pub struct DockerfileText {
-    /// Its name in messages.
-    pub shown: String,
-    /// Its bytes.
-    pub bytes: Vec<u8>,
-    /// The main context; none where the Dockerfile came alone on standard input.
-    pub context: Option<PathBuf>,
-    /// Patterns of the context's ignore file.
+/// Where the Dockerfile and the context are, with what of them is on this machine.
+#[derive(Debug)]
+pub struct Inputs {
+    /// The Dockerfile.
+    pub dockerfile: DockerfileFrom,
+    /// The main context.
+    pub context: ContextFrom,
+    /// The folder of the context; none where the Dockerfile came alone.
+    pub folder: Option<PathBuf>,
+    /// What was read already of the archive on standard input, if that is the context.
+    pub archive: Option<Vec<u8>>,
+    /// Patterns of the folder's ignore file.
     pub ignore: Vec<String>,
 }
 
-impl DockerfileText {
-    /// Reads what the arguments name.
-    pub fn read(arguments: &Build) -> Result<DockerfileText, Failure> {
-        let from_stdin = arguments.file.as_deref() == Some(Path::new("-"));
-        if arguments.context == "-" {
-            return if from_stdin {
-                Err(Failure::usage("the context and the Dockerfile cannot both be standard input"))
-            } else {
-                DockerfileText::stdin_alone(arguments)
-            };
-        }
-        let context = local_context(&arguments.context)?;
-        if from_stdin {
-            let bytes = read_all(io::stdin().lock(), "standard input")?;
-            let ignore = ignore_of(&context, None)?;
-            return Ok(DockerfileText { shown: "-".to_owned(), bytes, context: Some(context), ignore });
-        }
-        let path = match &arguments.file {
-            Some(path) => path.clone(),
-            None => default_file(&context)?,
+/// What `-f` names.
+enum File<'a> {
+    Usual,
+    Stdin,
+    Url(&'a str),
+    Path(&'a Path),
+}
+
+impl Inputs {
+    /// Finds what the arguments name, and reads the Dockerfile if it is on this machine.
+    pub fn find(arguments: &Build) -> Result<Inputs, Failure> {
+        let file = match arguments.file.as_deref() {
+            None => File::Usual,
+            Some(path) if path == Path::new("-") => File::Stdin,
+            Some(path) => match path.to_str().filter(|text| is_url(text)) {
+                Some(url) => File::Url(url),
+                None => File::Path(path),
+            },
         };
-        let shown = shown(&path);
-        let file = fs::File::open(&path).map_err(|error| missing(&path, &error))?;
-        let bytes = read_all(file, &shown)?;
-        let ignore = ignore_of(&context, Some(&path))?;
-        Ok(DockerfileText { shown, bytes, context: Some(context), ignore })
+        let context = &*arguments.context;
+        match remote(context)? {
+            _ if context == "-" => Inputs::on_stdin(&file),
+            Some(remote) => Inputs::in_remote(&file, remote),
+            None => Inputs::in_folder(&file, local_context(context)?),
+        }
     }
 
-    /// `kiln build -`: a Dockerfile without a context.
-    fn stdin_alone(arguments: &Build) -> Result<DockerfileText, Failure> {
-        if arguments.file.is_some() {
-            return Err(Failure::usage("an archive as context on standard input is not supported yet"));
+    fn of(dockerfile: DockerfileFrom, context: ContextFrom) -> Inputs {
+        Inputs { dockerfile, context, folder: None, archive: None, ignore: Vec::new() }
+    }
+
+    /// `kiln build -`: an archive, or a Dockerfile without a context.
+    fn on_stdin(file: &File<'_>) -> Result<Inputs, Failure> {
+        if matches!(file, File::Stdin) {
+            return Err(Failure::usage_with(
+                "the context and the Dockerfile cannot both be standard input",
+                "kiln build -f - .",
+            ));
         }
-        let bytes = read_all(io::stdin().lock(), "standard input")?;
-        if bytes.starts_with(&[0x1f, 0x8b]) || bytes.get(257..262) == Some(b"ustar") {
-            return Err(Failure::usage("an archive as context on standard input is not supported yet"));
+        let mut start = Vec::new();
+        let reading = io::stdin().lock().take(ARCHIVE_START as u64).read_to_end(&mut start);
+        reading.map_err(|error| Failure::usage(format!("standard input cannot be read: {error}")))?;
+        if looks_like_archive(&start) {
+            let inputs = Inputs::of(in_context(file)?, ContextFrom::Archive);
+            return Ok(Inputs { archive: Some(start), ..inputs });
         }
-        Ok(DockerfileText { shown: "-".to_owned(), bytes, context: None, ignore: Vec::new() })
+        if !matches!(file, File::Usual) {
+            return Err(Failure::usage_with(
+                "standard input is no archive, so it is the Dockerfile, and `-f` names another one",
+                "kiln build - <Dockerfile, or kiln build -f PATH - <CONTEXT.tar",
+            ));
+        }
+        let whole = io::Cursor::new(start).chain(io::stdin().lock());
+        Ok(Inputs::of(text("-", read_all(whole, "standard input")?), ContextFrom::Folder))
+    }
+
+    fn in_remote(file: &File<'_>, context: ContextFrom) -> Result<Inputs, Failure> {
+        let dockerfile = match file {
+            File::Stdin => from_stdin()?,
+            File::Path(path) if path.is_absolute() => from_path(path, None)?,
+            file => in_context(file)?,
+        };
+        Ok(Inputs::of(dockerfile, context))
+    }
+
+    fn in_folder(file: &File<'_>, folder: PathBuf) -> Result<Inputs, Failure> {
+        let (dockerfile, own_ignore) = match file {
+            File::Stdin => (from_stdin()?, None),
+            File::Url(url) => (DockerfileFrom::Url((*url).to_owned()), None),
+            File::Path(path) => (from_path(path, Some(&folder))?, Some((*path).to_owned())),
+            File::Usual => {
+                let path = default_file(&folder)?;
+                (from_path(&path, None)?, Some(path))
+            }
+        };
+        let ignore = ignore_of(&folder, own_ignore.as_deref())?;
+        let inputs = Inputs::of(dockerfile, ContextFrom::Folder);
+        Ok(Inputs { folder: Some(folder), ignore, ..inputs })
+    }
+}
+
+/// A Dockerfile of a context that is no folder.
+fn in_context(file: &File<'_>) -> Result<DockerfileFrom, Failure> {
+    Ok(match file {
+        File::Url(url) => DockerfileFrom::Url((*url).to_owned()),
+        File::Path(path) => {
+            let path = path.to_str().ok_or_else(|| {
+                Failure::usage(format!("-f {}: a path in a context is UTF-8", path.display()))
+            })?;
+            DockerfileFrom::Context { path: Some(path.to_owned()) }
+        }
+        File::Usual | File::Stdin => DockerfileFrom::Context { path: None },
+    })
+}
+
+fn text(name: &str, bytes: Vec<u8>) -> DockerfileFrom {
+    DockerfileFrom::Text { name: name.to_owned(), bytes }
+}
+
+fn from_stdin() -> Result<DockerfileFrom, Failure> {
+    Ok(text("-", read_all(io::stdin().lock(), "standard input")?))
+}
+
+fn from_path(path: &Path, folder: Option<&Path>) -> Result<DockerfileFrom, Failure> {
+    let shown = shown(path);
+    let file = fs::File::open(path).map_err(|error| missing(path, folder, &error))?;
+    Ok(text(&shown, read_all(file, &shown)?))
+}
+
+fn is_url(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
+}
+
+/// A context elsewhere; `None` for what is a path. A folder of this machine may have any name.
+fn remote(text: &str) -> Result<Option<ContextFrom>, Failure> {
+    if machine::is_folder(Path::new(text)) {
+        return Ok(None);
+    }
+    match GitAddress::parse_context(text) {
+        Some(Ok(address)) => Ok(Some(ContextFrom::Git(address))),
+        Some(Err(error)) => Err(Failure::usage(format!("the context `{text}`: {error}"))),
+        None if is_url(text) => Ok(Some(ContextFrom::Http(text.to_owned()))),
+        None => Ok(None),
     }
 }
 
@@ -70,11 +170,17 @@ fn local_context(text: &str) -> Result<PathBuf, Failure> {
     if machine::is_folder(&path) {
         return Ok(path);
     }
-    if text.contains("://") || text.starts_with("git@") || text.starts_with("github.com/") {
-        return Err(Failure::usage(format!("a remote context (`{text}`) is not supported yet")));
+    if let Some((scheme, _)) = text.split_once("://") {
+        return Err(Failure::usage_with(
+            format!("a context cannot be fetched by `{scheme}`"),
+            "an address of git://, ssh://, http:// or https://, or git@HOST:PATH",
+        ));
     }
     match fs::metadata(&path) {
-        Ok(_) => Err(Failure::usage_with(format!("the context `{text}` is no folder"), "kiln build .")),
+        Ok(_) => Err(Failure::usage_with(
+            format!("the context `{text}` is no folder"),
+            format!("an archive goes to standard input: kiln build - <{text}"),
+        )),
         Err(error) => {
             Err(Failure::usage_with(format!("the context `{text}` cannot be read: {error}"), "kiln build ."))
         }
@@ -90,8 +196,14 @@ fn default_file(context: &Path) -> Result<PathBuf, Failure> {
     })
 }
 
-fn missing(path: &Path, error: &io::Error) -> Failure {
-    Failure::usage(format!("the Dockerfile {} cannot be read: {error}", path.display()))
+/// A path of `-f` begins where the command is run, not in the context: who meant the latter is told.
+fn missing(path: &Path, folder: Option<&Path>, error: &io::Error) -> Failure {
+    let message = format!("the Dockerfile {} cannot be read: {error}", path.display());
+    let inside = folder.map(|folder| folder.join(path)).filter(|inside| inside.is_file());
+    match inside {
+        Some(inside) => Failure::usage_with(message, format!("-f {}", shown(&inside))),
+        None => Failure::usage(message),
+    }
 }
 
 /// `<Dockerfile>.dockerignore` beside the Dockerfile replaces the context's own file.
@@ -130,4 +242,34 @@ fn read_all(from: impl Read, name: &str) -> Result<Vec<u8>, Failure> {
         )));
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_are_told_apart() {
+        let is_remote = |text: &str| remote(text).map(|remote| remote.is_some()).unwrap_or_default();
+        for text in ["https://h/a.tar", "http://h/Dockerfile", "git@h:a/b", "github.com/a/b", "ssh://h/a#b:c"]
+        {
+            assert!(is_remote(text), "{text}");
+        }
+        for text in [".", "/", "a.tar", "a.git", "ftp://h/a.tar"] {
+            assert!(!is_remote(text), "{text}");
+        }
+        assert!(matches!(remote("https://h/a.git#x"), Ok(Some(ContextFrom::Git(_)))));
+        assert!(matches!(remote("https://h/a.git?what=x"), Err(failure) if failure.status == 2));
+    }
+
+    #[test]
+    fn what_is_no_context_is_told() {
+        for (text, why) in
+            [("ftp://h/a", "fetched by `ftp`"), ("/etc/passwd", "no folder"), ("/nowhere", "cannot be read")]
+        {
+            let failure = local_context(text).expect_err(text);
+            let shown = failure.render(&Default::default(), false, 120);
+            assert!(shown.contains(why) && failure.status == 2, "{shown}");
+        }
+    }
 }

@@ -20,8 +20,6 @@ pub fn check(others: &Others) -> Result<Vec<String>, Failure> {
         provenance,
         sbom,
         attest,
-        check,
-        call,
         resource,
         cgroup_parent,
         memory,
@@ -41,8 +39,6 @@ pub fn check(others: &Others) -> Result<Vec<String>, Failure> {
         ("--provenance", provenance.as_deref().is_some_and(|value| value != "false")),
         ("--sbom", sbom.as_deref().is_some_and(|value| value != "false")),
         ("--attest", !attest.is_empty()),
-        ("--check", *check),
-        ("--call", call.as_deref().is_some_and(|value| value != "build")),
     ];
     if let Some((flag, _)) = refused.into_iter().find(|(_, given)| *given) {
         return Err(Failure::usage(format!("`{flag}` is not supported yet")));

@@ -63,7 +63,10 @@ impl State {
                     step.log(&log.bytes);
                 }
             }
+            // One that has a place is shown with it when the build is over.
+            Event::Warning(warning) if warning.source.is_some() => {}
             Event::Warning(warning) => self.notes.push(format!("{}: {}", warning.code, warning.message)),
+            Event::Definition(_) => {}
         }
     }
 

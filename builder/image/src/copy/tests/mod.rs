@@ -179,6 +179,10 @@ fn some_things_cannot_be_copied() {
     );
     assert_eq!(fails("d/ d/f/", "d/ d/f", "d /d"), CopyError::FileOverFolder { path: path("d/f") });
     assert!(matches!(fails("l->l", "f", "f /l/x"), CopyError::Resolve(_)));
+    for bad in ["[a-", "x[", "a\\[/[]"] {
+        let words = format!("{bad} /g");
+        assert!(matches!(copy("", "x", &words), Err(CopyError::Pattern(_))), "{bad}");
+    }
     let mut one = spec("a* /x");
     one.sources[0].allow_no_match = false;
     let missing = plan(&stack(""), &stack("b"), &one).expect_err("no match");
