@@ -62,6 +62,12 @@ pub enum ErrorKind {
         /// Its length in bytes.
         length: usize,
     },
+    /// Steps whose environments are too much together.
+    #[error(
+        "the environments of the steps up to here take more than {} MiB",
+        crate::stage::LARGEST_ENVIRONMENTS_BYTES >> 20
+    )]
+    Environments,
     /// A value that no system call takes.
     #[error("the value of `{written}` holds a NUL byte")]
     Nul {
@@ -244,7 +250,7 @@ impl ErrorKind {
     pub fn code(&self) -> &'static str {
         match self {
             ErrorKind::Word(error) => error.code(),
-            ErrorKind::TooLong { .. } => "value-too-long",
+            ErrorKind::TooLong { .. } | ErrorKind::Environments => "value-too-long",
             ErrorKind::Nul { .. } => "nul-byte",
             ErrorKind::Frontend { .. } => "unsupported-frontend",
             ErrorKind::NoStage => "no-stage",

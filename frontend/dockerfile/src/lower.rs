@@ -192,6 +192,7 @@ pub(crate) fn pass(
             pinned: &mut pinned,
             uses: &mut uses,
             done: BTreeMap::new(),
+            taken_bytes: 0,
         };
         let state = lowerer.run()?;
         if let Some(tree) = state.tree {

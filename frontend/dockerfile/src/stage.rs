@@ -20,6 +20,10 @@ use crate::{
     words::{Words, shown},
 };
 
+/// The most that the environments of all steps and the history may take: each `RUN` has an environment of its own, so that a
+/// few hundred bytes of Dockerfile could fill any memory.
+pub(crate) const LARGEST_ENVIRONMENTS_BYTES: usize = 64 << 20;
+
 /// What lowering a file for one platform works with.
 pub(crate) struct Lowerer<'a> {
     pub(crate) request: &'a Request,
@@ -40,6 +44,8 @@ pub(crate) struct Lowerer<'a> {
     pub(crate) uses: &'a mut Uses,
     /// The stages done so far, by their number.
     pub(crate) done: BTreeMap<usize, State>,
+    /// Bytes that environments and histories took so far.
+    pub(crate) taken_bytes: usize,
 }
 
 /// A stage in the making.
@@ -62,6 +68,7 @@ impl Lowerer<'_> {
         let plan = self.plan;
         for (index, stage) in plan.stages.iter().enumerate().filter(|(_, stage)| stage.needed) {
             let state = self.stage(index, stage)?;
+            self.take(state.variables.length_bytes(), stage.stage.from.span)?;
             self.done.insert(index, state);
         }
         Ok(self.done.remove(&plan.target).expect("the target is needed, so it was lowered"))
@@ -214,6 +221,24 @@ impl Lowerer<'_> {
     }
 
     fn step(&mut self, building: &mut Building, step: &Step<'_>) -> Result<(), LowerError> {
+        let entries = building.state.config.history.len();
+        self.apply(building, step)?;
+        let new = building.state.config.history.iter().skip(entries);
+        let texts: usize = new.map(|entry| entry.created_by.as_ref().map_or(0, String::len)).sum();
+        let runs = matches!(*step.instruction, Instruction::Run(_));
+        self.take(texts + if runs { building.state.variables.length_bytes() } else { 0 }, step.span)
+    }
+
+    /// Counts what a part of the result takes.
+    fn take(&mut self, bytes: usize, span: Span) -> Result<(), LowerError> {
+        self.taken_bytes = self.taken_bytes.saturating_add(bytes);
+        match self.taken_bytes > LARGEST_ENVIRONMENTS_BYTES {
+            true => Err(at(span, ErrorKind::Environments)),
+            false => Ok(()),
+        }
+    }
+
+    fn apply(&mut self, building: &mut Building, step: &Step<'_>) -> Result<(), LowerError> {
         match &*step.instruction {
             Instruction::Add(add) => self.add(building, step, add),
             Instruction::Copy(copy) => self.copy(building, step, copy),

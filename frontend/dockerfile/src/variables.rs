@@ -49,6 +49,11 @@ impl Variables {
         self.list.iter().map(|(name, _)| &**name)
     }
 
+    /// The length of [`Variables::pairs`] in bytes.
+    pub(crate) fn length_bytes(&self) -> usize {
+        self.list.iter().map(|(name, value)| name.len() + value.len() + 1).sum()
+    }
+
     /// `NAME=value`, in order.
     pub(crate) fn pairs(&self) -> Vec<String> {
         self.list.iter().map(|(name, value)| format!("{name}={value}")).collect()
