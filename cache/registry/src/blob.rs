@@ -182,7 +182,7 @@ impl Blob {
     async fn open(&mut self) -> Result<(), Fault> {
         let path = format!("blobs/{}", self.wanted.digest);
         let from = Some(self.received).filter(|received| *received > 0);
-        let question = Question { method: Method::GET, path: &path, accept: None, from };
+        let question = Question { from, ..Question::read(Method::GET, &path) };
         let response = self.client.ask(self.route.endpoint(), &question).await?;
         let partial = response.status() == StatusCode::PARTIAL_CONTENT;
         let first = if partial { first_byte(response.headers(), self.received)? } else { 0 };

@@ -69,6 +69,15 @@ impl Client {
         Ok(Route::new(reference, what, endpoints, self.limits()))
     }
 
+    /// The route of a question that is for the registry itself and for none of its mirrors.
+    pub(crate) fn push_route(&self, reference: &Reference, what: What) -> Result<Route, Error> {
+        let plain = self.shared.plain.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let endpoints = endpoints(reference, &self.shared.settings, &plain);
+        let mut endpoints = endpoints.map_err(|fault| error(reference, what, fault))?;
+        endpoints.retain(|endpoint| endpoint.namespace.is_none());
+        Ok(Route::new(reference, what, endpoints, self.limits()))
+    }
+
     /// Keeps in mind what a route that was answered has shown.
     pub(crate) fn learn(&self, route: &Route) {
         if let Some(registry) = route.found_plain() {

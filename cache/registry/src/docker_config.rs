@@ -4,6 +4,8 @@
 //! with a path (`registry.example/team`, as podman writes them; the longest that fits wins), or what older
 //! Dockers wrote: an address with a scheme and a version, `https://index.docker.io/v1/`.
 
+mod edit;
+
 use std::{
     collections::BTreeMap,
     io::Write,
@@ -17,6 +19,8 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use serde::Deserialize;
+
+pub use edit::Edited;
 
 use crate::{Credentials, CredentialsError, Login, Secret};
 
@@ -132,24 +136,30 @@ impl DockerConfig {
         }
     }
 
-    /// The login that `docker-credential-<name>` gives for a host.
-    fn ask_helper(&self, name: &str, host: &str) -> Result<Option<Login>, CredentialsError> {
-        let server = if host == "docker.io" { DOCKER_HUB } else { host };
+    /// A helper's name, and where it is.
+    fn program(&self, name: &str) -> Result<(String, PathBuf), CredentialsError> {
         if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
             return Err(CredentialsError::HelperName { path: self.path.clone(), name: name.to_owned() });
         }
         let program = format!("docker-credential-{name}");
         let found =
             self.program_folders.iter().map(|folder| folder.join(&program)).find(|path| path.is_file());
-        let Some(found) = found else {
-            return Err(CredentialsError::HelperMissing { path: self.path.clone(), program });
-        };
+        match found {
+            Some(found) => Ok((program, found)),
+            None => Err(CredentialsError::HelperMissing { path: self.path.clone(), program }),
+        }
+    }
+
+    /// The login that `docker-credential-<name>` gives for a host.
+    fn ask_helper(&self, name: &str, host: &str) -> Result<Option<Login>, CredentialsError> {
+        let server = if host == "docker.io" { DOCKER_HUB } else { host };
+        let (program, found) = self.program(name)?;
         let failed = |why: String| CredentialsError::Helper {
             program: program.clone(),
             server: server.to_owned(),
             why,
         };
-        let output = run(&found, server).map_err(|error| failed(error.to_string()))?;
+        let output = run(&found, "get", server).map_err(|error| failed(error.to_string()))?;
         if output.status.success() {
             // The answer is not quoted: it may hold the secret in a shape that we did not expect.
             let answer: HelperAnswer = serde_json::from_slice(&output.stdout)
@@ -223,17 +233,17 @@ fn normal(key: &str) -> String {
     format!("{host}/{path}")
 }
 
-/// Runs `program get` with the server on its standard input.
-fn run(program: &Path, server: &str) -> std::io::Result<std::process::Output> {
+/// Runs a helper with this on its standard input.
+fn run(program: &Path, action: &str, input: &str) -> std::io::Result<std::process::Output> {
     let mut child = Command::new(program)
-        .arg("get")
+        .arg(action)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    if let Some(mut input) = child.stdin.take() {
+    if let Some(mut stdin) = child.stdin.take() {
         // A helper that ends without reading tells why on its output.
-        let _ = input.write_all(server.as_bytes());
+        let _ = stdin.write_all(input.as_bytes());
     }
     child.wait_with_output()
 }

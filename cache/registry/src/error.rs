@@ -50,6 +50,16 @@ pub enum What {
     Image,
     /// One blob.
     Blob(Digest),
+    /// To put a manifest or an index there.
+    PushedImage,
+    /// To put a blob there.
+    PushedBlob(Digest),
+    /// The tags of its repository.
+    Tags,
+    /// What refers to it.
+    Referrers,
+    /// Whether a login is right.
+    Login,
 }
 
 /// What a server said about a refusal, cleaned for a terminal.
@@ -264,6 +274,12 @@ pub enum Fault {
     /// What the bytes were written to failed.
     #[error("the bytes could not be written: {0}")]
     Sink(#[source] std::io::Error),
+    /// Where the bytes are read from failed.
+    #[error("the bytes to send could not be read: {why}")]
+    Source {
+        /// The system's words.
+        why: String,
+    },
 }
 
 fn list(platforms: &[Platform]) -> String {
@@ -297,6 +313,7 @@ impl Fault {
             }
             Fault::Platform { .. } => "image-platform",
             Fault::Sink(_) => "blob-write",
+            Fault::Source { .. } => "blob-read",
         }
     }
 
@@ -332,8 +349,8 @@ impl Error {
     pub fn help(&self) -> Option<String> {
         let registry = &self.asked.registry;
         let login = match registry.as_str() {
-            "docker.io" => "docker login".to_owned(),
-            other => format!("docker login {other}"),
+            "docker.io" => "kiln login".to_owned(),
+            other => format!("kiln login {other}"),
         };
         let host = self.asked.host.as_str();
         Some(match self.root_fault() {
@@ -355,7 +372,7 @@ impl Error {
                 format!("install `{program}`, or remove it from {}", path.display())
             }
             Fault::TooManyRequests { .. } if registry == "docker.io" => {
-                "log in with `docker login`, or set `mirrors` in [registry.\"docker.io\"]".to_owned()
+                "log in with `kiln login`, or set `mirrors` in [registry.\"docker.io\"]".to_owned()
             }
             Fault::TooManyRequests { .. } => {
                 format!("set `mirrors` in [registry.\"{registry}\"], or try later")
@@ -400,6 +417,15 @@ impl fmt::Display for Error {
             What::Image => write!(f, "cannot pull {reference} from {address}: {}", self.fault)?,
             What::Blob(digest) => {
                 write!(f, "cannot pull {digest} of {reference} from {address}: {}", self.fault)?
+            }
+            What::PushedImage => write!(f, "cannot push {reference} to {address}: {}", self.fault)?,
+            What::PushedBlob(digest) => {
+                write!(f, "cannot push {digest} of {reference} to {address}: {}", self.fault)?
+            }
+            What::Login => write!(f, "cannot log in at {address}: {}", self.fault)?,
+            What::Tags => write!(f, "cannot list the tags of {reference} at {address}: {}", self.fault)?,
+            What::Referrers => {
+                write!(f, "cannot list what refers to {reference} at {address}: {}", self.fault)?
             }
         }
         tried.iter().try_for_each(|tried| write!(f, "; before, {}: {}", tried.address, tried.fault))

@@ -29,6 +29,8 @@
 //! | what a manifest's bytes are | `document.rs`, `resolve.rs` |
 //! | how a blob's bytes come | `blob.rs` |
 //! | how a file that is no image's comes | `web.rs` |
+//! | how they go, and manifests after them | `push/` |
+//! | what a repository has | `list.rs` |
 
 mod blob;
 mod challenge;
@@ -37,7 +39,10 @@ mod credentials;
 mod docker_config;
 mod document;
 mod error;
+mod list;
+mod login;
 mod names;
+mod push;
 mod resolve;
 mod retry;
 mod roots;
@@ -52,8 +57,9 @@ mod wire;
 pub use blob::Blob;
 pub use client::Client;
 pub use credentials::{Anonymous, Credentials, CredentialsError, Login, Secret};
-pub use docker_config::DockerConfig;
+pub use docker_config::{DockerConfig, Edited};
 pub use error::{Asked, Error, Fault, Said, Tried, What};
+pub use push::{Content, FileContent, Pieces, PushOptions, Pushed, RemoteContent, Sessions};
 pub use resolve::{Held, Resolved, ResolvedIndex};
 pub use settings::{
     BadMirror, Limits, Mirror, Proxies, RegistrySettings, Roots, Scheme, Settings, SettingsError,

@@ -226,7 +226,7 @@ impl Client {
     async fn told(&self, reference: &Reference) -> Result<Option<Descriptor>, Error> {
         let wanted = Wanted::of(reference);
         let path = format!("manifests/{}", wanted.version);
-        let question = Question { method: Method::HEAD, path: &path, accept: Some(ACCEPT), from: None };
+        let question = Question { accept: Some(ACCEPT), ..Question::read(Method::HEAD, &path) };
         let mut route = self.route(reference, What::Image)?;
         loop {
             match self.ask(route.endpoint(), &question).await {
@@ -268,7 +268,7 @@ impl Client {
 
     async fn document_from(&self, endpoint: &Endpoint, wanted: &Wanted) -> Result<Document, Fault> {
         let path = format!("manifests/{}", wanted.version);
-        let question = Question { method: Method::GET, path: &path, accept: Some(ACCEPT), from: None };
+        let question = Question { accept: Some(ACCEPT), ..Question::read(Method::GET, &path) };
         let response = self.ask(endpoint, &question).await?;
         let told = told_digest(response.headers());
         let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());

@@ -1,7 +1,7 @@
 //! A question to one host, with the login that it asks for.
 
 use reqwest::{
-    Method, Response, StatusCode,
+    Method, Response, StatusCode, Url,
     header::{HeaderMap, WWW_AUTHENTICATE},
 };
 
@@ -10,20 +10,47 @@ use crate::{
     challenge::{self, Challenge},
     error::Fault,
     route::Endpoint,
-    token::{Identity, Pass, Refused},
+    token::{Access, Identity, Pass, Refused},
     transport::blocking,
-    wire::{Call, clean, refusal},
+    wire::{Call, Sent, clean, refusal},
 };
 
 /// What is asked of a repository.
 pub(crate) struct Question<'a> {
     pub method: Method,
-    /// Below the repository: `blobs/sha256:…`.
-    pub path: &'a str,
+    pub place: Place<'a>,
     /// Media types, separated by commas.
     pub accept: Option<&'a str>,
     /// The first byte that is wanted, when it is not the first that there is.
     pub from: Option<u64>,
+    /// What is sent with it.
+    pub sent: Option<&'a Sent<'a>>,
+    pub access: &'a Access,
+}
+
+/// Where a question is put.
+#[derive(Clone, Copy)]
+pub(crate) enum Place<'a> {
+    /// Below the repository: `blobs/sha256:…`.
+    Below(&'a str),
+    /// Below the repository, with a query.
+    With(&'a str, &'a [(&'a str, &'a str)]),
+    /// Where an answer said: the address of an upload.
+    At(&'a Url),
+}
+
+impl<'a> Question<'a> {
+    /// A question that changes nothing.
+    pub(crate) fn read(method: Method, path: &'a str) -> Question<'a> {
+        Question {
+            method,
+            place: Place::Below(path),
+            accept: None,
+            from: None,
+            sent: None,
+            access: &Access::PULL,
+        }
+    }
 }
 
 impl Client {
@@ -33,24 +60,37 @@ impl Client {
     /// Any answer that is no success, and all that prevents one.
     pub(crate) async fn ask(&self, endpoint: &Endpoint, question: &Question<'_>) -> Result<Response, Fault> {
         let idle = self.limits().idle;
-        let mut pass = self.passes().held(endpoint).await;
+        let mut pass = self.passes().held(endpoint, question.access).await;
+        let url = match question.place {
+            Place::Below(path) => endpoint.url(path),
+            Place::With(path, pairs) => {
+                let mut url = endpoint.url(path);
+                url.query_pairs_mut().extend_pairs(pairs);
+                url
+            }
+            Place::At(url) => url.clone(),
+        };
+        // An upload may go to another host, which is told no login of this one.
+        let own = url.origin() == endpoint.base.origin();
         let mut renewed = false;
         loop {
             let call = Call {
                 method: question.method.clone(),
                 accept: question.accept,
                 from: question.from,
-                authorization: pass.as_ref().map(|pass| pass.header.clone()),
-                ..Call::get(endpoint.url(question.path), &endpoint.trust)
+                sent: question.sent,
+                authorization: pass.as_ref().filter(|_| own).map(|pass| pass.header.clone()),
+                ..Call::get(url.clone(), &endpoint.trust)
             };
             let answer = self.transports().send(call, idle).await?;
             let status = answer.response.status();
             if status.is_success() {
                 return Ok(answer.response);
             }
-            if status == StatusCode::UNAUTHORIZED && answer.from_asked && !renewed {
+            if status == StatusCode::UNAUTHORIZED && answer.from_asked && own && !renewed {
                 let challenges = challenges(answer.response.headers())?;
-                if let Some(newer) = self.renew(endpoint, &challenges, pass.as_ref()).await? {
+                if let Some(newer) = self.renew(endpoint, question.access, &challenges, pass.as_ref()).await?
+                {
                     pass = Some(newer);
                     renewed = true;
                     continue;
@@ -71,10 +111,11 @@ impl Client {
     async fn renew(
         &self,
         endpoint: &Endpoint,
+        access: &Access,
         challenges: &[Challenge],
         sent: Option<&Pass>,
     ) -> Result<Option<Pass>, Fault> {
-        let refused = Refused { endpoint, challenges, sent, actions: "pull" };
+        let refused = Refused { endpoint, challenges, sent, access };
         let credentials = self.credentials();
         let (registry, repository) = (endpoint.registry.clone(), endpoint.repository.clone());
         let login = blocking(move || Ok(credentials.for_registry(&registry, &repository)?));
@@ -83,7 +124,7 @@ impl Client {
 }
 
 /// The ways to log in that a 401 offers.
-fn challenges(headers: &HeaderMap) -> Result<Vec<Challenge>, Fault> {
+pub(crate) fn challenges(headers: &HeaderMap) -> Result<Vec<Challenge>, Fault> {
     let texts: Vec<&str> =
         headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok()).collect();
     let challenges: Vec<Challenge> = texts.iter().flat_map(|text| challenge::parse(text)).collect();

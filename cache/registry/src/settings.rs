@@ -108,6 +108,8 @@ pub struct Limits {
     pub manifest_bytes: u64,
     /// Largest image config, in bytes.
     pub config_bytes: u64,
+    /// A blob longer than this is sent in parts of this many bytes: what a break costs at most.
+    pub part_bytes: u64,
 }
 
 impl Default for Limits {
@@ -120,6 +122,7 @@ impl Default for Limits {
             longest_wait: Duration::from_secs(60),
             manifest_bytes: 4 << 20,
             config_bytes: 8 << 20,
+            part_bytes: 32 << 20,
         }
     }
 }

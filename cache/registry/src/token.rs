@@ -49,8 +49,54 @@ pub(crate) enum Identity {
     Unread(CredentialsError),
 }
 
-/// Registry and repository, since a token is for one repository and a login may be too.
-type Key = (String, String);
+/// Registry, repository and rights, since a token is for some rights on one repository and a login may be too.
+type Key = (String, String, Access);
+
+/// The rights that a question needs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Access {
+    /// Of the repository that is asked: `pull`, or `pull,push`.
+    actions: &'static str,
+    /// Another repository that is read from: a blob is mounted from there.
+    also: Option<String>,
+}
+
+impl Access {
+    /// To read.
+    pub(crate) const PULL: Access = Access { actions: "pull", also: None };
+    /// To write.
+    pub(crate) const PUSH: Access = Access { actions: "pull,push", also: None };
+
+    /// Nothing but that the login is right.
+    pub(crate) const NOTHING: Access = Access { actions: "", also: None };
+
+    /// To write, and to read another repository of the same registry.
+    pub(crate) fn push_and_pull(other: &str) -> Access {
+        Access { also: Some(other.to_owned()), ..Access::PUSH }
+    }
+
+    /// The scopes of a token (distribution project, token scope), with what the registry itself asked for.
+    fn scopes(&self, repository: &str, told: Option<&str>) -> String {
+        if *self == Access::NOTHING {
+            return String::new();
+        }
+        let own = format!("repository:{repository}:{}", self.actions);
+        let also = self.also.iter().map(|other| format!("repository:{other}:pull"));
+        let mut scopes: Vec<String> =
+            told.into_iter().flat_map(str::split_ascii_whitespace).map(str::to_owned).collect();
+        // A registry that tells a scope knows best what it calls a repository that is only read.
+        if scopes.is_empty() || *self != Access::PULL {
+            scopes.extend(std::iter::once(own).chain(also));
+        }
+        let mut once = Vec::new();
+        for scope in scopes {
+            if !once.contains(&scope) {
+                once.push(scope);
+            }
+        }
+        once.join(" ")
+    }
+}
 
 struct Held {
     pass: Pass,
@@ -70,19 +116,18 @@ pub(crate) struct Refused<'a> {
     pub challenges: &'a [Challenge],
     /// The pass that was sent.
     pub sent: Option<&'a Pass>,
-    /// `pull`.
-    pub actions: &'a str,
+    pub access: &'a Access,
 }
 
 impl Passes {
-    async fn slot(&self, endpoint: &Endpoint) -> Arc<Mutex<Option<Held>>> {
-        let key = (endpoint.registry.clone(), endpoint.repository.clone());
+    async fn slot(&self, endpoint: &Endpoint, access: &Access) -> Arc<Mutex<Option<Held>>> {
+        let key = (endpoint.registry.clone(), endpoint.repository.clone(), access.clone());
         self.slots.lock().await.entry(key).or_default().clone()
     }
 
     /// The pass for a repository, if there is one that has not expired.
-    pub(crate) async fn held(&self, endpoint: &Endpoint) -> Option<Pass> {
-        let slot = self.slot(endpoint).await;
+    pub(crate) async fn held(&self, endpoint: &Endpoint, access: &Access) -> Option<Pass> {
+        let slot = self.slot(endpoint, access).await;
         let held = slot.lock().await;
         held.as_ref().filter(|held| held.is_fresh()).map(|held| held.pass.clone())
     }
@@ -101,7 +146,7 @@ impl Passes {
         limits: &Limits,
         login: impl Future<Output = Result<Option<Login>, Fault>>,
     ) -> Result<Option<Pass>, Fault> {
-        let slot = self.slot(refused.endpoint).await;
+        let slot = self.slot(refused.endpoint, refused.access).await;
         let mut held = slot.lock().await;
         let sent = refused.sent.map(|pass| &pass.header);
         if let Some(newer) = held.as_ref().filter(|held| held.is_fresh() && Some(&held.pass.header) != sent) {
@@ -147,9 +192,9 @@ fn is_refusal(fault: &Fault) -> bool {
 }
 
 /// A header, and how long it is good.
-type Found = (HeaderValue, Option<Duration>);
+pub(crate) type Found = (HeaderValue, Option<Duration>);
 
-async fn obtain(
+pub(crate) async fn obtain(
     refused: &Refused<'_>,
     login: Option<Login>,
     transports: &Transports,
@@ -164,10 +209,7 @@ async fn obtain(
             endpoint: refused.endpoint,
             realm: realm_url(refused.endpoint, realm, login.is_some())?,
             service: service.as_deref(),
-            scope: match scope {
-                Some(scope) => scope.clone(),
-                None => format!("repository:{}:{}", refused.endpoint.repository, refused.actions),
-            },
+            scope: refused.access.scopes(&refused.endpoint.repository, scope.as_deref()),
         };
         return request.send(login.as_ref(), transports, limits).await.map(Some);
     }
@@ -310,6 +352,20 @@ mod tests {
             (&plain, "token", false, false),
         ] {
             assert_eq!(realm_url(endpoint, realm, login).is_ok(), goes, "{realm}");
+        }
+    }
+
+    #[test]
+    fn scopes_are_what_was_told_and_what_is_needed() {
+        let mount = Access::push_and_pull("base");
+        for (access, told, scopes) in [
+            (&Access::PULL, None, "repository:a:pull"),
+            (&Access::PULL, Some("repository:x/a:pull"), "repository:x/a:pull"),
+            (&Access::PUSH, Some("repository:a:pull"), "repository:a:pull repository:a:pull,push"),
+            (&Access::PUSH, Some("repository:a:pull,push"), "repository:a:pull,push"),
+            (&mount, None, "repository:a:pull,push repository:base:pull"),
+        ] {
+            assert_eq!(access.scopes("a", told), scopes, "{access:?} {told:?}");
         }
     }
 

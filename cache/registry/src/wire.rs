@@ -1,12 +1,18 @@
 //! One request on the wire: redirects followed, time limited, refusals read.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use oci::Digest;
 use reqwest::{
     Method, Response, StatusCode, Url,
-    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE},
+    header::{
+        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap,
+        HeaderValue, LOCATION, RANGE,
+    },
 };
 use serde::Deserialize;
 
@@ -37,12 +43,36 @@ pub(crate) struct Call<'a> {
     pub form: Option<String>,
     /// What else the request says.
     pub headers: HeaderMap,
+    /// Another body.
+    pub sent: Option<&'a Sent<'a>>,
+}
+
+/// A body that is sent, made anew for each try.
+pub(crate) struct Sent<'a> {
+    pub content_type: &'a str,
+    /// Its length in bytes.
+    pub length: u64,
+    /// `Content-Range` of a part: its first byte; the last follows from the length.
+    pub first: Option<u64>,
+    /// The bytes. Whoever makes them counts in `moved` what has been taken of them.
+    pub body: &'a (dyn Fn() -> reqwest::Body + Sync),
+    /// How much went out so far, in this and earlier tries; a transfer that moves is not stalled.
+    pub moved: &'a AtomicU64,
 }
 
 impl<'a> Call<'a> {
     pub(crate) fn get(url: Url, trust: &'a Trust) -> Call<'a> {
-        let (accept, from, authorization, form) = (None, None, None, None);
-        Call { method: Method::GET, url, trust, accept, from, authorization, form, headers: HeaderMap::new() }
+        Call {
+            method: Method::GET,
+            url,
+            trust,
+            accept: None,
+            from: None,
+            authorization: None,
+            form: None,
+            headers: HeaderMap::new(),
+            sent: None,
+        }
     }
 }
 
@@ -91,12 +121,36 @@ impl Transports {
         if let Some(form) = &call.form {
             request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.clone());
         }
+        if let Some(sent) = call.sent {
+            request = request.header(CONTENT_TYPE, sent.content_type).header(CONTENT_LENGTH, sent.length);
+            if let Some(first) = sent.first {
+                // Not RFC 9110's form: the distribution specification has the bare bounds.
+                let last = (first + sent.length).saturating_sub(1);
+                request = request.header(CONTENT_RANGE, format!("{first}-{last}"));
+            }
+            request = request.body((sent.body)());
+        }
         // The time to connect has a limit of its own, so that a host that never speaks TLS counts as
         // unreachable.
         let longest = self.connect_limit() + idle;
-        match tokio::time::timeout(longest, request.send()).await {
-            Err(_) => Err(Fault::Stalled { after: longest }),
-            Ok(result) => result.map_err(network_fault),
+        let response = std::pin::pin!(request.send());
+        answered(response, call.sent.map(|sent| sent.moved), longest).await
+    }
+}
+
+/// Waits for a response, as long as bytes go out or for `longest` after the last.
+async fn answered(
+    mut response: std::pin::Pin<&mut impl Future<Output = reqwest::Result<Response>>>,
+    moved: Option<&AtomicU64>,
+    longest: Duration,
+) -> Result<Response, Fault> {
+    let count = || moved.map_or(0, |moved| moved.load(Ordering::Relaxed));
+    loop {
+        let before = count();
+        match tokio::time::timeout(longest, response.as_mut()).await {
+            Ok(result) => return result.map_err(network_fault),
+            Err(_) if count() > before => {}
+            Err(_) => return Err(Fault::Stalled { after: longest }),
         }
     }
 }
@@ -105,7 +159,7 @@ fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-fn target(from: &Url, headers: &HeaderMap) -> Result<Url, Fault> {
+pub(crate) fn target(from: &Url, headers: &HeaderMap) -> Result<Url, Fault> {
     let text = headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let bad = |why| Fault::Redirect { to: format!("`{}`", clean(text, 200)), why };
     let url = from.join(text).map_err(|_| bad("which is no address"))?;

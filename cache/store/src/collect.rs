@@ -86,7 +86,8 @@ impl Store {
         self.sweep_memos()?;
         lock::sweep(&self.layout().locks())?;
         self.sweep_partials()?;
-        self.sweep_stats()?;
+        self.sweep_older(&self.layout().stats(), STATS_SECONDS)?;
+        self.sweep_remotes()?;
         self.sweep_repositories(&lease)?;
         if what.cache_mounts {
             for mount in self.cache_mounts()? {
@@ -161,11 +162,11 @@ impl Store {
         Ok(())
     }
 
-    fn sweep_stats(&self) -> Result<()> {
-        let folder = self.layout().stats();
-        for name in list(&folder)? {
+    /// Removes the files of a folder that were last written longer ago than this.
+    pub(crate) fn sweep_older(&self, folder: &Path, seconds: u64) -> Result<()> {
+        for name in list(folder)? {
             let path = folder.join(name);
-            if self.is_older(&path, STATS_SECONDS) {
+            if self.is_older(&path, seconds) {
                 remove::file(&path).map_err(|e| Error::io("remove", path, e))?;
             }
         }

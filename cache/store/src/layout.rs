@@ -23,6 +23,7 @@ use tree::LayerId;
 /// | `git/known_hosts`  | keys of hosts that were seen over ssh                             | `ssh`             |
 /// | `memo/HEX`         | answers that need no database                                     | rename from `tmp` |
 /// | `stats/HEX`        | digests of context files by their inodes                          | rename from `tmp` |
+/// | `remote/HEX`       | which repositories have a blob, and unfinished uploads            | rename from `tmp` |
 /// | `generation`       | a token that changes when an image's name moves                   | database's writer |
 #[derive(Debug)]
 pub(crate) struct Layout {
@@ -52,7 +53,7 @@ impl Kind {
 
 impl Layout {
     /// Every folder of a state folder, parents first.
-    pub(crate) const FOLDERS: [&'static str; 11] = [
+    pub(crate) const FOLDERS: [&'static str; 12] = [
         "blobs",
         "blobs/sha256",
         "trees",
@@ -64,6 +65,7 @@ impl Layout {
         "mounts",
         "memo",
         "stats",
+        "remote",
     ];
 
     pub(crate) fn new(root: &Path) -> Layout {
@@ -142,6 +144,10 @@ impl Layout {
 
     pub(crate) fn stats(&self) -> PathBuf {
         self.root.join("stats")
+    }
+
+    pub(crate) fn remotes(&self) -> PathBuf {
+        self.root.join("remote")
     }
 
     pub(crate) fn generation(&self) -> PathBuf {

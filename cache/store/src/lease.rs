@@ -270,7 +270,12 @@ pub(crate) fn pins(layout: &Layout) -> Result<BTreeSet<Pin>> {
 
 /// The names in a folder of ours, sorted.
 pub(crate) fn list(folder: &Path) -> Result<Vec<String>> {
-    let names = fs::read_dir(folder).and_then(|entries| {
+    let entries = match fs::read_dir(folder) {
+        // A state folder of an earlier version does not have every folder.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries,
+    };
+    let names = entries.and_then(|entries| {
         let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
         entries.map(name).collect::<io::Result<Vec<String>>>()
     });

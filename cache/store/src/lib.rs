@@ -32,6 +32,7 @@ mod lease;
 mod lock;
 mod memo;
 mod record;
+mod remote;
 mod remove;
 mod repository;
 mod store;

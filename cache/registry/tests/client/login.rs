@@ -84,7 +84,7 @@ async fn a_password_is_exchanged_for_a_token() {
     let error = client("").resolve(&name, &amd64(), None).await.expect_err("anyone may not");
     assert_eq!(error.code(), "registry-login");
     assert!(error.to_string().contains("wants a login"), "{error}");
-    assert!(error.help().expect("some").contains(&format!("docker login {}", server.host)));
+    assert!(error.help().expect("some").contains(&format!("kiln login {}", server.host)));
 }
 
 #[tokio::test]

@@ -3,6 +3,10 @@
 
 mod blobs;
 mod docker_registry;
+mod list;
 mod login;
+mod process;
+mod push;
+mod push_breaks;
 mod resolve;
 mod support;

@@ -25,6 +25,8 @@ pub struct Seen {
     /// Names in lower case.
     pub headers: BTreeMap<String, String>,
     pub body: String,
+    /// The body as it came.
+    pub bytes: Vec<u8>,
 }
 
 impl Seen {
@@ -153,8 +155,9 @@ async fn request(stream: &mut TcpStream) -> Option<Seen> {
         .collect();
     let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
     let mut body = bytes.split_off(end + 4);
-    while body.len() < length && stream.read_buf(&mut body).await.ok()? > 0 {}
-    Some(Seen { method, path, headers, body: String::from_utf8_lossy(&body).into_owned() })
+    // A body that breaks off is handed on as far as it came.
+    while body.len() < length && stream.read_buf(&mut body).await.is_ok_and(|read| read > 0) {}
+    Some(Seen { method, path, headers, body: String::from_utf8_lossy(&body).into_owned(), bytes: body })
 }
 
 /// An image with one layer that says its platform.
@@ -246,6 +249,7 @@ pub fn quick() -> Limits {
         connect: Duration::from_secs(1),
         idle: Duration::from_millis(400),
         first_wait: Duration::from_millis(5),
+        part_bytes: 1 << 20,
         ..Limits::default()
     }
 }
