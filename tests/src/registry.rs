@@ -21,6 +21,14 @@ impl Registry {
     /// # Errors
     /// It cannot be started, or does not answer within ten seconds.
     pub fn start() -> io::Result<Registry> {
+        Registry::start_with("", &[])
+    }
+
+    /// Starts one with further lines of configuration, in which `FOLDER` is its folder, and files in that folder.
+    ///
+    /// # Errors
+    /// As [`Registry::start`].
+    pub fn start_with(lines: &str, files: &[(&str, &str)]) -> io::Result<Registry> {
         let folder = tempfile::tempdir()?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let address = format!("127.0.0.1:{port}");
@@ -29,10 +37,14 @@ impl Registry {
         fs::write(
             &settings,
             format!(
-                "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {address}}}\n",
-                data.display()
+                "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {address}}}\n{}\n",
+                data.display(),
+                lines.replace("FOLDER", &folder.path().display().to_string())
             ),
         )?;
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text)?;
+        }
         let log = fs::File::create(folder.path().join("log"))?;
         let server = Command::new("docker-registry")
             .arg("serve")
@@ -51,6 +63,11 @@ impl Registry {
             sleep(Duration::from_millis(20));
         }
         Ok(registry)
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// Copies `reference` of the OCI layout to `repository:tag` of this registry, with skopeo.

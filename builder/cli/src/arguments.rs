@@ -33,6 +33,20 @@ pub enum Command {
     History(History),
     /// Give an image another name
     Tag(Tag),
+    /// Write images into an archive
+    Save(Save),
+    /// Take the images of an archive into the local store
+    Load(Load),
+    /// Log in to a registry
+    Login(Login),
+    /// Forget a login
+    Logout(Logout),
+    /// Fetch images from their registries
+    Pull(Pull),
+    /// Send an image to registries
+    Push(Push),
+    /// List the tags of a repository in its registry
+    Tags(Tags),
     /// Remove names of images, and what nothing else needs
     Rmi(Rmi),
 }
@@ -70,6 +84,9 @@ pub struct Build {
     /// Give steps a secret: id=ID[,src=FILE|,env=VARIABLE]
     #[arg(long = "secret", value_name = "id=ID,…")]
     pub secrets: Vec<String>,
+    /// Push the image to the registries of its names; the same as -o type=registry
+    #[arg(long)]
+    pub push: bool,
     /// Give steps an ssh agent: default, or ID=SOCKET
     #[arg(long = "ssh", value_name = "default|ID=SOCKET")]
     pub ssh: Vec<String>,
@@ -143,8 +160,6 @@ pub struct Others {
     pub compress: bool,
     #[arg(long, hide = true)]
     pub load: bool,
-    #[arg(long, hide = true)]
-    pub push: bool,
     #[arg(long, hide = true)]
     pub squash: bool,
     #[arg(long, hide = true)]
@@ -262,6 +277,98 @@ pub struct Tag {
     pub image: String,
     /// Its new name
     pub name: String,
+}
+
+/// How progress is shown.
+#[derive(Debug, Args)]
+pub struct Shown {
+    /// How progress is shown: auto, tty, plain, quiet, rawjson or none
+    #[arg(long, value_name = "MODE", env = "BUILDKIT_PROGRESS", default_value = "auto")]
+    pub progress: String,
+    /// Show nothing but the digest
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
+}
+
+/// `kiln save`.
+#[derive(Debug, Args)]
+pub struct Save {
+    /// The images
+    #[arg(required = true)]
+    pub images: Vec<String>,
+    /// Write to this file [default: standard output]
+    #[arg(short = 'o', long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// docker, which `docker load` and readers of OCI archives take, or oci
+    #[arg(long, value_name = "FORMAT", default_value = "docker")]
+    pub format: String,
+}
+
+/// `kiln load`.
+#[derive(Debug, Args)]
+pub struct Load {
+    /// Read this archive: Docker's or an OCI layout, plain or compressed [default: standard input]
+    #[arg(short = 'i', long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// Say nothing
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
+}
+
+/// `kiln login`.
+#[derive(Debug, Args)]
+pub struct Login {
+    /// The registry [default: docker.io]
+    pub registry: Option<String>,
+    /// The user's name
+    #[arg(short = 'u', long)]
+    pub username: Option<String>,
+    /// The password; others can see it on the command line
+    #[arg(short = 'p', long, conflicts_with = "password_stdin")]
+    pub password: Option<String>,
+    /// Read the password from standard input
+    #[arg(long)]
+    pub password_stdin: bool,
+}
+
+/// `kiln logout`.
+#[derive(Debug, Args)]
+pub struct Logout {
+    /// The registry [default: docker.io]
+    pub registry: Option<String>,
+}
+
+/// `kiln pull`.
+#[derive(Debug, Args)]
+pub struct Pull {
+    /// The images
+    #[arg(required = true, value_name = "NAME[:TAG|@DIGEST]")]
+    pub images: Vec<String>,
+    /// Fetch what there is for this platform, for instance linux/arm64
+    #[arg(long, value_name = "OS/ARCH", env = "DOCKER_DEFAULT_PLATFORM")]
+    pub platform: Option<String>,
+    #[command(flatten)]
+    pub shown: Shown,
+}
+
+/// `kiln push`.
+#[derive(Debug, Args)]
+pub struct Push {
+    /// An image of the local store
+    pub image: String,
+    /// Names to give it in their registries [default: the image's own]
+    #[arg(value_name = "REGISTRY/NAME[:TAG]")]
+    pub names: Vec<String>,
+    #[command(flatten)]
+    pub shown: Shown,
+}
+
+/// `kiln tags`.
+#[derive(Debug, Args)]
+pub struct Tags {
+    /// The repository
+    #[arg(value_name = "REGISTRY/NAME")]
+    pub repository: String,
 }
 
 /// `kiln rmi`.

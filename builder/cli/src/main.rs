@@ -66,6 +66,13 @@ async fn run(arguments: Arguments, source: &mut Source) -> Result<u8, Failure> {
             command::images::history(&command::engine(root, None)?, &history).map(|()| 0)
         }
         Command::Tag(tag) => command::images::tag(&command::engine(root, None)?, &tag).map(|()| 0),
+        Command::Save(save) => command::archive::save(&command::engine(root, None)?, &save).map(|()| 0),
+        Command::Load(load) => command::archive::load(&command::engine(root, None)?, &load).map(|()| 0),
+        Command::Login(login) => command::login::login(&login).await.map(|()| 0),
+        Command::Logout(logout) => command::login::logout(&logout).map(|()| 0),
+        Command::Pull(pull) => command::remote::pull(&command::engine(root, None)?, &pull).await.map(|()| 0),
+        Command::Push(push) => command::remote::push(&command::engine(root, None)?, &push).await.map(|()| 0),
+        Command::Tags(tags) => command::remote::tags(&command::engine(root, None)?, &tags).await.map(|()| 0),
         Command::Rmi(rmi) => command::images::rmi(&command::engine(root, None)?, &rmi).map(|()| 0),
     }
 }

@@ -36,11 +36,14 @@ fn credentials() -> Result<Arc<dyn Credentials>, Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Arc::new(Anonymous)),
         read => read.map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?,
     };
-    let programs =
-        std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
     let config =
-        DockerConfig::parse(&text, path, programs).map_err(|error| Failure::usage(error.to_string()))?;
+        DockerConfig::parse(&text, path, programs()).map_err(|error| Failure::usage(error.to_string()))?;
     Ok(Arc::new(config))
+}
+
+/// The folders in which credential helpers are looked for.
+pub fn programs() -> Vec<PathBuf> {
+    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
 }
 
 fn settings_file() -> Option<PathBuf> {

@@ -44,7 +44,7 @@ pub struct Settings {
 pub struct Engine {
     pub(crate) store: Store,
     pub(crate) clock: Clock,
-    registry: registry::Client,
+    pub(crate) registry: registry::Client,
     surroundings: Surroundings,
     jobs: Option<usize>,
 }

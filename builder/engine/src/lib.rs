@@ -8,6 +8,7 @@
 //! | `build/`  | in which order? the flow, the facts that lowering needs, the loop |
 //! | `effect/` | how is one vertex fingerprinted, looked up, made? |
 //! | `export/` | how does a result leave? |
+//! | `push/`   | how does an image reach a registry? |
 //! | `local/`  | what can be done with images that are here? |
 
 mod build;
@@ -20,6 +21,7 @@ mod error;
 mod export;
 mod local;
 pub mod progress;
+mod push;
 mod request;
 mod result;
 
@@ -36,7 +38,9 @@ pub use engine::{Engine, Settings};
 pub use error::{Cause, Error};
 pub use fetch::git::Surroundings;
 pub use local::{
+    archive::{ArchiveFormat, LoadedImage},
     images::{FoundImage, HistoryEntry},
+    remote::{PullRequest, PushRequest},
     run::{Container, RunRequest, Terminal, Volume},
 };
-pub use request::{BuildRequest, ContextFrom, Destination, DockerfileFrom, ImageForm, Output};
+pub use request::{BuildRequest, ContextFrom, Destination, DockerfileFrom, ImageForm, Output, Push};

@@ -61,8 +61,15 @@ pub enum ContextFrom {
 /// Where a result goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// The local image store.
-    Store,
+    /// An image under its names, in the local store, in their registries, or in both.
+    Image {
+        /// Whether the local store gets it.
+        store: bool,
+        /// Whether and how registries get it.
+        push: Option<Push>,
+        /// How the image is written.
+        form: ImageForm,
+    },
     /// An OCI layout, as an archive or a folder.
     Oci {
         /// Where to.
@@ -95,6 +102,20 @@ pub enum Output {
     },
     /// Nowhere: the result stays in the cache.
     CacheOnly,
+}
+
+impl Output {
+    /// The local image store: where a result goes when nobody says where.
+    pub fn store() -> Output {
+        Output::Image { store: true, push: None, form: ImageForm::default() }
+    }
+}
+
+/// How an image is pushed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Push {
+    /// Whether tags are left alone: the image is there by its digest only.
+    pub by_digest: bool,
 }
 
 /// How an image is written.

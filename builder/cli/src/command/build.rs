@@ -8,7 +8,7 @@ mod proxies;
 use std::{collections::BTreeMap, fs, io::Write, path::Path, sync::Arc};
 
 use ::dockerfile::{Entitlement, NamedContext, NoCache, Request, ignore::Ignore};
-use engine::{BuildOutcome, BuildRequest, Cancel, DockerfileFrom, ImageForm, Output};
+use engine::{BuildOutcome, BuildRequest, Cancel, DockerfileFrom, ImageForm, Output, Push};
 use oci::{Platform, Reference};
 
 use self::dockerfile::Inputs;
@@ -157,6 +157,14 @@ fn request(arguments: &Build, inputs: Inputs) -> Result<(BuildRequest, Machine),
     Ok((request, machine))
 }
 
+/// The first of a list of platforms, as `DOCKER_DEFAULT_PLATFORM` may hold one.
+pub fn first_platform(text: Option<&str>) -> Result<Option<Platform>, Failure> {
+    let first = text.and_then(|text| text.split(',').find(|one| !one.is_empty()));
+    let parsed =
+        first.map(|text| text.parse().map_err(|error| Failure::usage(format!("--platform: {error}"))));
+    parsed.transpose()
+}
+
 fn tags(texts: &[String]) -> Result<Vec<Reference>, Failure> {
     let tag = |text: &String| match Reference::parse(text) {
         Ok(reference) if reference.digest.is_none() => Ok(reference),
@@ -172,18 +180,24 @@ fn outputs(arguments: &Build) -> Result<Vec<Output>, Failure> {
     let annotations = flags::pairs("--annotation", &arguments.annotations)?;
     let mut outputs: Vec<Output> =
         arguments.outputs.iter().map(|text| flags::output(text)).collect::<Result<_, _>>()?;
-    let annotate = |form: &mut ImageForm| form.annotations.extend(annotations.clone());
-    for output in &mut outputs {
-        match output {
-            Output::Oci { form, .. } | Output::Docker { form, .. } => annotate(form),
-            _ => {}
-        }
+    let pushed = |output: &Output| matches!(output, Output::Image { push: Some(_), .. });
+    if arguments.push && !outputs.iter().any(pushed) {
+        outputs.push(Output::Image { store: true, push: Some(Push::default()), form: ImageForm::default() });
+    } else if outputs.is_empty() {
+        outputs.push(Output::store());
     }
-    if !annotations.is_empty() && outputs.is_empty() {
-        return Err(Failure::usage_with(
-            "annotations need an output of type oci or docker",
-            "-o type=oci,dest=image.tar",
-        ));
+    for output in &mut outputs {
+        let named = !arguments.tags.is_empty()
+            || matches!(output, Output::Image { form, .. } if !form.names.is_empty());
+        if pushed(output) && !named {
+            return Err(Failure::usage_with("what is pushed needs a name", "--push -t REGISTRY/NAME:TAG"));
+        }
+        match output {
+            Output::Oci { form, .. } | Output::Docker { form, .. } | Output::Image { form, .. } => {
+                form.annotations.extend(annotations.clone());
+            }
+            Output::Local { .. } | Output::Tar { .. } | Output::CacheOnly => {}
+        }
     }
     Ok(outputs)
 }

@@ -137,7 +137,8 @@ pub fn rmi(engine: &Engine, arguments: &Rmi) -> Done {
     failure.map_or(Ok(()), |error| Err(error.into()))
 }
 
-fn print(lines: &[String]) -> Done {
+/// Writes lines to standard output.
+pub fn print(lines: &[String]) -> Done {
     let mut text = lines.join("\n");
     if !lines.is_empty() {
         text.push('\n');

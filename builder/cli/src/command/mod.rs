@@ -1,7 +1,10 @@
 //! One file a command.
 
+pub mod archive;
 pub mod build;
 pub mod images;
+pub mod login;
+pub mod remote;
 pub mod run;
 
 use std::path::PathBuf;

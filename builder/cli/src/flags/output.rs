@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use engine::{Destination, ImageForm, Output};
+use engine::{Destination, ImageForm, Output, Push};
 use image::compress::Codec;
 use oci::Reference;
 
 use super::{BadFlag, csv};
 
-const TYPES: &str = "oci, docker, local, tar, cacheonly or image";
+const TYPES: &str = "image, registry, oci, docker, local, tar or cacheonly";
 
 /// Where a result goes. A bare path is `type=local`, `-` is `type=tar` on standard output.
 pub fn output(text: &str) -> Result<Output, BadFlag> {
@@ -66,15 +66,14 @@ impl Keys<'_> {
             },
             "tar" => Output::Tar { to: self.destination()?, platform_split: self.platform_split()? },
             "cacheonly" => Output::CacheOnly,
-            "image" if !self.flag("push", false)? => {
-                self.keys.remove("store");
+            "image" | "registry" => {
+                let store = self.flag("store", true)?;
+                let push = self.flag("push", kind == "registry")?;
+                let by_digest = self.flag("push-by-digest", false)?;
+                // What the local store has is always there to run from.
                 self.keys.remove("unpack");
-                match self.keys.remove("name") {
-                    None => Output::Store,
-                    Some(_) => return Err(self.bad("name the image with `--tag`".to_owned())),
-                }
+                Output::Image { store, push: push.then_some(Push { by_digest }), form: self.form()? }
             }
-            "registry" | "image" => return Err(self.bad("pushing is not supported yet".to_owned())),
             other => return Err(self.bad(format!("there is no type `{other}`: {TYPES}"))),
         };
         match self.keys.keys().next() {
@@ -172,7 +171,15 @@ mod tests {
             ("x", Output::Local { to: "x".into(), platform_split: None }),
             ("-", Output::Tar { to: Destination::Stdout, platform_split: None }),
             ("type=cacheonly", Output::CacheOnly),
-            ("type=image", Output::Store),
+            ("type=image", Output::store()),
+            (
+                "type=registry,store=false,push-by-digest=true",
+                Output::Image { store: false, push: Some(Push { by_digest: true }), form: form() },
+            ),
+            (
+                "type=image,push=true",
+                Output::Image { store: true, push: Some(Push::default()), form: form() },
+            ),
         ] {
             assert_eq!(output(text), Ok(expected), "{text}");
         }
@@ -187,7 +194,7 @@ mod tests {
             "type=oci,dest=x,platform-split=false",
             "type=local,dest=x,platform-split=maybe",
             "type=oci,dest=x,dest=y",
-            "type=registry,name=x",
+            "type=registry,dest=x",
             "type=oci,dest=x,compression=lzma",
             "type=oci,dest=x,compression-level=99",
         ] {

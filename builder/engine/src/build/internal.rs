@@ -27,6 +27,11 @@ impl<'a> Internal<'a> {
         internal
     }
 
+    /// What progress knows it by.
+    pub(crate) fn digest(&self) -> Digest {
+        self.digest
+    }
+
     /// Says that it ended, and why it failed if it did.
     pub(crate) fn end(self, error: Option<&impl ToString>) {
         self.tell(Some(self.effects.clock.now()), error.map(ToString::to_string));

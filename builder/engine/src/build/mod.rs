@@ -174,7 +174,7 @@ async fn make(
 
 /// Writes all outputs; with none, the local store is one.
 fn export(exporter: &Exporter<'_>, request: &BuildRequest) -> Result<BuildOutcome, Error> {
-    let default = [Output::Store];
+    let default = [Output::store()];
     let outputs = if request.outputs.is_empty() { &default[..] } else { &request.outputs };
     let mut outcome = BuildOutcome::default();
     for output in outputs {

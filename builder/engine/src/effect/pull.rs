@@ -133,7 +133,7 @@ impl Effects {
         }
     }
 
-    async fn download(
+    pub(crate) async fn download(
         self: &Arc<Self>,
         reference: &Reference,
         descriptor: &Descriptor,
@@ -148,6 +148,8 @@ impl Effects {
             })?;
             found.ok_or(Cause::Cancelled)
         });
+        // Told now: a push to another repository of that registry takes it from there.
+        self.store.add_repository(&self.lease, &reference.registry, &reference.repository, &digest)?;
         let mut partial = match begun.await? {
             Download::Here(blob) => return Ok(blob),
             Download::Missing(partial) => partial,

@@ -19,6 +19,7 @@ use crate::{
     build::internal::Internal,
     effect::{Effects, pull::PULLED},
     error::Cause,
+    push::Sendable,
     request::ImageForm,
 };
 
@@ -37,6 +38,26 @@ pub(crate) struct ImageSet {
 }
 
 impl ImageSet {
+    /// What a registry needs of it.
+    pub(crate) fn sendable(&self) -> Sendable {
+        let mut blobs = BTreeMap::new();
+        let mut documents = Vec::new();
+        let mut made = BTreeMap::new();
+        for built in &self.images {
+            let image = &built.image;
+            blobs.extend(image.layers.iter().map(|layer| (layer.digest, layer.clone())));
+            blobs.insert(image.config_descriptor.digest, image.config_descriptor.clone());
+            made.insert(image.config_descriptor.digest, image.config.clone());
+            documents.push((image.manifest_descriptor.media_type.clone(), image.manifest.clone()));
+        }
+        if self.top.media_type.is_index()
+            && let Some(index) = self.documents.get(&self.top.digest)
+        {
+            documents.push((self.top.media_type.clone(), index.clone()));
+        }
+        Sendable { blobs: blobs.into_values().collect(), documents, made }
+    }
+
     /// Where the set's blobs are.
     pub(crate) fn blobs<'a>(&'a self, effects: &'a Arc<Effects>) -> StoreBlobs<'a> {
         StoreBlobs { effects, documents: &self.documents }

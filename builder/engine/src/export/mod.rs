@@ -17,7 +17,8 @@ use crate::{
     cancel::Cancel,
     effect::Effects,
     error::Cause,
-    request::{Destination, ImageForm, Output},
+    push::Targets,
+    request::{Destination, ImageForm, Output, Push},
     result::VertexResult,
 };
 
@@ -74,15 +75,7 @@ impl Exporter<'_> {
                 self.effects.store.keep()?;
                 Ok(None)
             }
-            Output::Store => {
-                let shown = Internal::start(self.effects, "exporting to image");
-                let set = self.image_set(&ImageForm::default(), &shown).and_then(|set| {
-                    self.name(&set, &shown)?;
-                    Ok(set)
-                });
-                shown.end(set.as_ref().err());
-                set.map(Some)
-            }
+            Output::Image { store, push, form } => self.image(*store, *push, form).map(Some),
             Output::Oci { to, archive, form } => {
                 let shown = Internal::start(self.effects, "exporting to oci image format");
                 let set = self.image_set(form, &shown).and_then(|set| {
@@ -127,14 +120,40 @@ impl Exporter<'_> {
         }
     }
 
+    /// Puts an image into the local store and into registries. The local store has it under its names only when the
+    /// registries do.
+    fn image(&self, store: bool, push: Option<Push>, form: &ImageForm) -> Result<ImageSet, Cause> {
+        let names: Vec<Reference> = self.tags.iter().chain(&form.names).cloned().collect();
+        let shown = Internal::start(self.effects, "exporting to image");
+        let set = self.image_set(form, &shown).and_then(|set| {
+            if store && push.is_none() {
+                self.name(&set, &names, &shown)?;
+            }
+            Ok(set)
+        });
+        shown.end(set.as_ref().err());
+        let set = set?;
+        if let Some(Push { by_digest }) = push {
+            let targets = Targets { names: &names, by_digest };
+            self.effects.push(&set.sendable(), &targets, self.cancel)?;
+            if store {
+                let shown = Internal::start(self.effects, "naming the image");
+                let named = self.name(&set, &names, &shown);
+                shown.end(named.as_ref().err());
+                named?;
+            }
+        }
+        Ok(set)
+    }
+
     /// Lists the image in the local store, under its names.
-    fn name(&self, set: &ImageSet, shown: &Internal<'_>) -> Result<(), Cause> {
+    fn name(&self, set: &ImageSet, names: &[Reference], shown: &Internal<'_>) -> Result<(), Cause> {
         let (store, lease) = (&self.effects.store, &self.effects.lease);
         let now = self.effects.clock.now().epoch();
         shown.part(&format!("writing image {}", set.top.digest), 0, || {
-            if self.tags.is_empty() { store.add_image(lease, &set.top, now) } else { Ok(()) }
+            if names.is_empty() { store.add_image(lease, &set.top, now) } else { Ok(()) }
         })?;
-        for tag in self.tags {
+        for tag in names {
             shown.part(&format!("naming to {tag}"), 0, || store.tag(lease, tag, &set.top, now))?;
         }
         Ok(())
@@ -145,20 +164,12 @@ impl Exporter<'_> {
         vec![NamedImage { descriptor: set.top.clone(), names }]
     }
 
-    /// Gives `write` a file that takes its name when all is written, or standard output.
     fn send(
         &self,
         to: &Destination,
         write: impl FnOnce(&mut dyn Write) -> Result<(), Cause>,
     ) -> Result<(), Cause> {
-        match to {
-            Destination::Path(path) => aside::write(path, |out| write(&mut self.stoppable(out))),
-            Destination::Stdout => {
-                let mut out = std::io::stdout().lock();
-                write(&mut self.stoppable(&mut out))?;
-                out.flush().map_err(Cause::io("write", "standard output"))
-            }
-        }
+        send(to, |out| write(&mut self.stoppable(out)))
     }
 
     fn local(&self, to: &Path, split: bool) -> Result<(), Cause> {
@@ -176,6 +187,21 @@ impl Exporter<'_> {
     fn trees(&self, split: bool) -> Result<Vec<tree::PlatformTree>, Cause> {
         let tree = |built: &Built| tree::PlatformTree::of(self.effects, built, split);
         self.built.iter().map(tree).collect()
+    }
+}
+
+/// Gives `write` a file that takes its name when all is written, or standard output.
+pub(crate) fn send(
+    to: &Destination,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), Cause>,
+) -> Result<(), Cause> {
+    match to {
+        Destination::Path(path) => aside::write(path, |out| write(out)),
+        Destination::Stdout => {
+            let mut out = std::io::stdout().lock();
+            write(&mut out)?;
+            out.flush().map_err(Cause::io("write", "standard output"))
+        }
     }
 }
 

@@ -1,4 +1,6 @@
-//! What can be done with images of the local store.
+//! What can be done with images that are here, or shall be.
 
+pub(crate) mod archive;
 pub(crate) mod images;
+pub(crate) mod remote;
 pub(crate) mod run;

@@ -13,7 +13,6 @@ pub fn check(others: &Others) -> Result<Vec<String>, Failure> {
         force_rm: _neither_when_they_fail,
         compress,
         load: _the_local_store_is_the_default,
-        push,
         squash,
         cache_from,
         cache_to,
@@ -34,7 +33,6 @@ pub fn check(others: &Others) -> Result<Vec<String>, Failure> {
         builder,
     } = others;
     let refused = [
-        ("--push", *push),
         ("--squash", *squash),
         ("--provenance", provenance.as_deref().is_some_and(|value| value != "false")),
         ("--sbom", sbom.as_deref().is_some_and(|value| value != "false")),
