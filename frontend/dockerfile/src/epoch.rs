@@ -23,7 +23,7 @@ use crate::{
     ErrorKind, Fact, Facts, LowerError, NamedContext, Request, context,
     error::at,
     git::{self, GitAddress},
-    lower::globals,
+    globals::globals,
     stage::git_source,
     variables::Variables,
     words::Words,

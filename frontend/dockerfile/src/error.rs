@@ -54,7 +54,7 @@ pub enum ErrorKind {
     /// A value that no system call takes.
     #[error(
         "the value of `{written}` is {length} bytes long; at most {} may be",
-        crate::words::LONGEST_VALUE_BYTES
+        crate::limit::LONGEST_VALUE_BYTES
     )]
     TooLong {
         /// The word as written.
@@ -65,7 +65,7 @@ pub enum ErrorKind {
     /// Steps whose environments are too much together.
     #[error(
         "the environments of the steps up to here take more than {} MiB",
-        crate::stage::LARGEST_ENVIRONMENTS_BYTES >> 20
+        crate::limit::LARGEST_ENVIRONMENTS_BYTES >> 20
     )]
     Environments,
     /// A value that no system call takes.

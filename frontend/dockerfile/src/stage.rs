@@ -13,16 +13,13 @@ use crate::{
     error::at,
     git::{self, GitAddress},
     ignore::Ignore,
+    limit::LARGEST_ENVIRONMENTS_BYTES,
     lint::from::base_platform,
     plan::{Origin, Plan, PlannedStage, Step},
     state::{Progress, State, range},
     variables::Variables,
     words::{Words, shown},
 };
-
-/// The most that the environments of all steps and the history may take: each `RUN` has an environment of its own, so that a
-/// few hundred bytes of Dockerfile could fill any memory.
-pub(crate) const LARGEST_ENVIRONMENTS_BYTES: usize = 64 << 20;
 
 /// What lowering a file for one platform works with.
 pub(crate) struct Lowerer<'a> {

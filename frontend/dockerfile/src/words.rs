@@ -12,15 +12,12 @@ use dockerfile_parser::{
 use crate::{
     ErrorKind, LowerError, Policy, Request,
     error::at,
+    limit::LONGEST_VALUE_BYTES,
     lint::{UNDEFINED_ARG_IN_FROM, UNDEFINED_VAR},
     state::State,
     variables::{NOT_IN_ENVIRONMENT, Variables},
     warning::Warnings,
 };
-
-/// No value may be longer: a doubling from line to line would else fill the memory. The kernel takes 128 KiB in a
-/// process's arguments and variables, a label may want more.
-pub(crate) const LONGEST_VALUE_BYTES: usize = 1 << 20;
 
 /// Replaces variables in words.
 pub(crate) struct Words {

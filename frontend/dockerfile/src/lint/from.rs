@@ -7,7 +7,9 @@ use super::{
     FROM_PLATFORM_FLAG_CONST_DISALLOWED, INVALID_BASE_IMAGE_PLATFORM, INVALID_DEFAULT_ARG_IN_FROM,
     REDUNDANT_TARGET_PLATFORM,
 };
-use crate::{Request, gotext::quoted, lower::globals, variables::Variables, warning::Warnings, words::Words};
+use crate::{
+    Request, globals::globals, gotext::quoted, variables::Variables, warning::Warnings, words::Words,
+};
 
 /// Every `FROM` should name an image also where a build gives no arguments.
 pub(crate) fn default_arguments(
