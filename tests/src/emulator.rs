@@ -16,6 +16,9 @@ use tempfile::TempDir;
 
 use crate::{machine, program::workspace};
 
+/// Where the system mounts the kernel's entries.
+const USUAL: &str = "/proc/sys/fs/binfmt_misc";
+
 /// Where a test's entries begin.
 const PREFIX: &str = "kiln-test-";
 
@@ -69,6 +72,7 @@ pub fn busybox(architecture: &str) -> Result<PathBuf, String> {
 /// An emulator that the kernel knows, until this is dropped.
 pub struct Emulator {
     name: String,
+    entries: Entries,
 }
 
 impl Emulator {
@@ -92,18 +96,17 @@ impl Emulator {
         mask[7] = 0;
         mask[if header(architecture)[5] == 1 { 16 } else { 17 }] = 0xfe;
         let line = format!(":{name}:M::{magic}:{}:{qemu}:{flags}", escaped(&mask));
-        control(|folder| {
-            remove_left_over(folder);
-            fs::write(folder.join("register"), line)
-        })?;
-        Ok(Emulator { name })
+        let entries = Entries::open()?;
+        remove_left_over(entries.folder());
+        fs::write(entries.folder().join("register"), line).map_err(said)?;
+        Ok(Emulator { name, entries })
     }
 }
 
 impl Drop for Emulator {
     fn drop(&mut self) {
-        // Whoever registered it could reach the folder; if that changed meanwhile, the next test removes it.
-        let _removed = control(|folder| fs::write(folder.join(&self.name), "-1"));
+        // Where it cannot be removed any more, the next test does it.
+        let _removed = fs::write(self.entries.folder().join(&self.name), "-1");
     }
 }
 
@@ -117,23 +120,46 @@ fn remove_left_over(folder: &Path) {
     }
 }
 
-/// Does something in the kernel's folder of entries.
-fn control<T>(act: impl FnOnce(&Path) -> io::Result<T>) -> Result<T, String> {
-    let said = |error: io::Error| format!("binfmt_misc: {error}");
-    let usual = Path::new("/proc/sys/fs/binfmt_misc");
-    if usual.join("register").exists() {
-        return act(usual).map_err(said);
-    }
-    let folder = TempDir::new().map_err(said)?;
-    let mount = |program: &str, arguments: &[&str]| {
-        let output = Command::new(program).args(arguments).arg(folder.path()).output().map_err(said)?;
+/// The kernel's folder of entries. They last as long as it is mounted somewhere, so what was mounted for a test stays until
+/// its emulator goes.
+enum Entries {
+    /// Where the system has it.
+    Usual,
+    /// Mounted here.
+    Mounted(TempDir),
+}
+
+impl Entries {
+    fn open() -> Result<Entries, String> {
+        if Path::new(USUAL).join("register").exists() {
+            return Ok(Entries::Usual);
+        }
+        let folder = TempDir::new().map_err(said)?;
+        let arguments = ["-t", "binfmt_misc", "none"];
+        let output = Command::new("mount").args(arguments).arg(folder.path()).output().map_err(said)?;
         match output.status.success() {
-            true => Ok(()),
+            true => Ok(Entries::Mounted(folder)),
             false => Err(format!("binfmt_misc: {}", String::from_utf8_lossy(&output.stderr).trim())),
         }
-    };
-    mount("mount", &["-t", "binfmt_misc", "none"])?;
-    let done = act(folder.path()).map_err(said);
-    mount("umount", &[])?;
-    done
+    }
+
+    fn folder(&self) -> &Path {
+        match self {
+            Entries::Usual => Path::new(USUAL),
+            Entries::Mounted(folder) => folder.path(),
+        }
+    }
+}
+
+impl Drop for Entries {
+    fn drop(&mut self) {
+        if let Entries::Mounted(folder) = self {
+            // What is still mounted is seen in the list of mounts; a test cannot do more.
+            let _unmounted = Command::new("umount").arg(folder.path()).status();
+        }
+    }
+}
+
+fn said(error: io::Error) -> String {
+    format!("binfmt_misc: {error}")
 }
