@@ -12,7 +12,10 @@ mod hash;
 mod reach;
 
 use std::{
-    collections::BTreeMap, io, mem::MaybeUninit, os::fd::AsFd, os::fd::BorrowedFd, os::fd::OwnedFd,
+    collections::{BTreeMap, BTreeSet},
+    io,
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -138,13 +141,29 @@ pub fn scan_at(root: BorrowedFd<'_>, options: &ScanOptions<'_>) -> Result<Layer,
     let scanner = Scanner { root, options };
     let path = LayerPath::root();
     let own = stat(&root, b".", &path)?;
-    let mut found = scanner.folder(&path)?;
+    let mut found = scanner.below(&path)?;
     let mut node = scanner.node(&root, b".", &path, &own)?;
     if options.purpose == Purpose::Context {
         node.iter_mut().for_each(|node| node.mode = 0o755);
     }
     found.push(node.map(|node| Found { path, node, inode: None }).into_iter().collect());
     Ok(assemble(found))
+}
+
+/// Those of the folders, listed from the top down, that are above something that was found.
+fn above_others(folders: Vec<Found>, found: &[Vec<Found>]) -> Vec<Found> {
+    if folders.is_empty() {
+        return Vec::new();
+    }
+    let mut above: BTreeSet<LayerPath> = found.iter().flatten().filter_map(|one| one.path.parent()).collect();
+    let mut kept = Vec::new();
+    for folder in folders.into_iter().rev() {
+        if above.contains(&folder.path) {
+            above.extend(folder.path.parent());
+            kept.push(folder);
+        }
+    }
+    kept
 }
 
 /// Puts what the folders held together, and finds which names are of one inode.
@@ -176,11 +195,41 @@ struct Scanner<'a> {
     options: &'a ScanOptions<'a>,
 }
 
+/// What one folder holds.
+struct Held {
+    /// What is no folder.
+    others: Vec<Found>,
+    folders: Vec<(Found, Visit)>,
+}
+
 impl Scanner<'_> {
     /// What is below a folder: one list for each folder.
-    fn folder(&self, path: &LayerPath) -> Result<Vec<Vec<Found>>, ScanError> {
+    ///
+    /// Goes level by level, so that a tree of any depth takes no more of the stack, and no more descriptors, than a flat one.
+    fn below(&self, top: &LayerPath) -> Result<Vec<Vec<Found>>, ScanError> {
+        let mut level = vec![top.clone()];
+        let (mut found, mut descended) = (Vec::new(), Vec::new());
+        while !level.is_empty() {
+            let held =
+                level.par_iter().map(|path| self.folder(path)).collect::<Result<Vec<Held>, ScanError>>()?;
+            level.clear();
+            for Held { others, folders } in held {
+                found.push(others);
+                level.extend(folders.iter().map(|(folder, _)| folder.path.clone()));
+                let (taken, rest): (Vec<_>, Vec<_>) =
+                    folders.into_iter().partition(|(_, visit)| *visit == Visit::Take);
+                found.push(taken.into_iter().map(|(folder, _)| folder).collect());
+                descended.extend(rest.into_iter().map(|(folder, _)| folder));
+            }
+        }
+        found.push(above_others(descended, &found));
+        Ok(found)
+    }
+
+    /// What a folder holds.
+    fn folder(&self, path: &LayerPath) -> Result<Held, ScanError> {
         let folder = beneath::open_folder(self.root, path).map_err(failed("open", path))?;
-        let mut folders: Vec<(LayerPath, Visit, Statx)> = Vec::new();
+        let mut folders: Vec<(Found, Visit)> = Vec::new();
         let mut others: Vec<(LayerPath, Statx)> = Vec::new();
         for (name, kind) in names(&folder, path)? {
             let below = child(path, name)?;
@@ -201,42 +250,24 @@ impl Scanner<'_> {
             }
             match (visit, is_folder) {
                 (Visit::Skip, _) | (Visit::Descend, false) => {}
-                (Visit::Take | Visit::Descend, true) => folders.push((below, visit, stat)),
+                (Visit::Take | Visit::Descend, true) => {
+                    let node = self.node(&folder, below.name(), &below, &stat)?;
+                    folders.extend(node.map(|node| (Found { path: below, node, inode: None }, visit)));
+                }
                 (Visit::Take, false) => others.push((below, stat)),
             }
         }
-        let of_folders = || {
-            let each = folders.par_iter().map(|(below, visit, stat)| {
-                let mut found = self.folder(below)?;
-                if *visit == Visit::Take || found.iter().any(|list| !list.is_empty()) {
-                    let node = self.node(&folder, below.name(), below, stat)?;
-                    found.push(
-                        node.map(|node| Found { path: below.clone(), node, inode: None })
-                            .into_iter()
-                            .collect(),
-                    );
-                }
-                Ok(found)
-            });
-            each.collect::<Result<Vec<Vec<Vec<Found>>>, ScanError>>()
-        };
-        let of_others = || {
-            let each = others.par_iter().with_min_len(16).map(|(below, stat)| {
-                let node = self.node(&folder, below.name(), below, stat)?;
-                let inode = (stat.stx_nlink > 1).then(|| (device(stat), stat.stx_ino));
-                Ok(node.map(|node| {
-                    // Overlayfs makes all whiteouts names of one device, which means nothing.
-                    let inode = inode.filter(|_| node.kind != Kind::Whiteout);
-                    Found { path: below.clone(), node, inode }
-                }))
-            });
-            let found = each.collect::<Result<Vec<Option<Found>>, ScanError>>()?;
-            Ok(found.into_iter().flatten().collect::<Vec<Found>>())
-        };
-        let (folders, others) = rayon::join(of_folders, of_others);
-        let mut found: Vec<Vec<Found>> = folders?.into_iter().flatten().collect();
-        found.push(others?);
-        Ok(found)
+        let each = others.par_iter().with_min_len(16).map(|(below, stat)| {
+            let node = self.node(&folder, below.name(), below, stat)?;
+            let inode = (stat.stx_nlink > 1).then(|| (device(stat), stat.stx_ino));
+            Ok(node.map(|node| {
+                // Overlayfs makes all whiteouts names of one device, which means nothing.
+                let inode = inode.filter(|_| node.kind != Kind::Whiteout);
+                Found { path: below.clone(), node, inode }
+            }))
+        });
+        let others = each.collect::<Result<Vec<Option<Found>>, ScanError>>()?;
+        Ok(Held { others: others.into_iter().flatten().collect(), folders })
     }
 
     /// What one name is; none for what the purpose leaves out.

@@ -28,7 +28,14 @@ pub(crate) fn prune(folder: &Path, layer: &Layer, overlay: OverlayXattrs) -> Res
     let root = LayerPath::root();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let open = openat(CWD, folder, flags, Mode::empty()).map_err(failed("open", &root))?;
-    Pruner { layer, overlay }.folder(&open, &root)
+    let pruner = Pruner { layer, overlay };
+    // A list and no recursion: how deep a tree is, is up to whoever made it.
+    let mut left = pruner.folder(&open, &root)?;
+    while let Some(path) = left.pop() {
+        let below = beneath::open_folder(open.as_fd(), &path).map_err(failed("open", &path))?;
+        left.extend(pruner.folder(&below, &path)?);
+    }
+    Ok(())
 }
 
 struct Pruner<'a> {
@@ -37,7 +44,9 @@ struct Pruner<'a> {
 }
 
 impl Pruner<'_> {
-    fn folder(&self, open: &OwnedFd, path: &LayerPath) -> Result<(), ScanError> {
+    /// Prunes one folder; gives those in it.
+    fn folder(&self, open: &OwnedFd, path: &LayerPath) -> Result<Vec<LayerPath>, ScanError> {
+        let mut folders = Vec::new();
         let before =
             statx(open, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).map_err(failed("statx", path))?;
         let mut removed = false;
@@ -54,7 +63,7 @@ impl Pruner<'_> {
                     if !opaque {
                         self.unmark(&inner).map_err(failed("fremovexattr", &below))?;
                     }
-                    self.folder(&inner, &below)?;
+                    folders.push(below);
                 }
                 Some(_) => {}
             }
@@ -68,7 +77,7 @@ impl Pruner<'_> {
             };
             futimens(open, &times).map_err(failed("futimens", path))?;
         }
-        Ok(())
+        Ok(folders)
     }
 
     fn unmark(&self, folder: &OwnedFd) -> Result<(), Errno> {

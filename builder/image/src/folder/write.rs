@@ -71,7 +71,13 @@ impl<'a> Writer<'a> {
     }
 
     pub(super) fn write(self) -> Result<Vec<LayerPath>, FolderError> {
-        self.fill(&LayerPath::root())?;
+        // Level by level: a tree of any depth takes no more of the stack than a flat one.
+        let root = LayerPath::root();
+        let mut level = vec![&root];
+        while !level.is_empty() {
+            let below = level.par_iter().map(|path| self.fill(path)).collect::<Result<Vec<_>, _>>()?;
+            level = below.into_iter().flatten().collect();
+        }
         for (path, node) in &self.plan.layer.entries {
             if let Some(first) = &node.hardlink {
                 self.link(path, first)?;
@@ -88,9 +94,9 @@ impl<'a> Writer<'a> {
         Ok(left_out)
     }
 
-    /// Puts into a folder that exists what it holds, hard links apart.
-    fn fill(&self, path: &LayerPath) -> Result<(), FolderError> {
-        let Some(held) = self.held.get(path) else { return Ok(()) };
+    /// Puts into a folder that exists what it holds, hard links apart. Gives the folders in it.
+    fn fill(&self, path: &LayerPath) -> Result<Vec<&LayerPath>, FolderError> {
+        let Some(held) = self.held.get(path) else { return Ok(Vec::new()) };
         let folder = beneath::open_folder(self.root.as_fd(), path).map_err(failed("open", path))?;
         let is_folder = |path: &LayerPath| self.plan.layer.get(path).is_none_or(Node::is_directory);
         let (folders, others): (Vec<&LayerPath>, Vec<&LayerPath>) =
@@ -98,10 +104,8 @@ impl<'a> Writer<'a> {
         for path in &folders {
             self.make_folder(&folder, path)?;
         }
-        let others = || others.par_iter().with_min_len(4).try_for_each(|path| self.make(&folder, path));
-        let folders = || folders.par_iter().try_for_each(|path| self.fill(path));
-        let (others, folders) = rayon::join(others, folders);
-        others.and(folders)
+        others.par_iter().with_min_len(4).try_for_each(|path| self.make(&folder, path))?;
+        Ok(folders)
     }
 
     /// Makes a folder that only we can use, until [`Writer::finish_folder`] gives it its attributes.

@@ -219,3 +219,12 @@ fn any_number_of_threads_sees_the_same() {
     let scan = || scanned(folder.path(), Purpose::Context).expect("scanned");
     assert_eq!(one.install(scan), many.install(scan));
 }
+
+#[test]
+fn a_deep_tree_takes_no_stack() {
+    let folder = tempdir().expect("a folder");
+    let path = ["a"; 1800].join("/");
+    std::fs::create_dir_all(folder.path().join(path)).expect("its parent is there");
+    let seen = scanned(folder.path(), Purpose::Context).expect("scanned");
+    assert_eq!(seen.entries.len(), 1801);
+}
