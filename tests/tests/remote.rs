@@ -187,6 +187,40 @@ fn a_damaged_copy_of_a_repository_is_made_anew() {
     assert_eq!(run.status, Some(0), "{}", run.stderr);
 }
 
+#[test]
+fn a_login_in_an_address_is_kept_nowhere() {
+    if let Some(reason) = machine::lacks("program:git") {
+        return machine::skip("a_login_in_an_address_is_kept_nowhere", &reason);
+    }
+    let place = Place::new("");
+    // A `git` that writes down what every process of this machine can read of it.
+    place.shell(
+        "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
+         mkdir work bin www/private; cd work; git init -q -b main; printf 'FROM scratch\nCOPY . /\n' > Dockerfile
+         git add .; git commit -qm one; cd ..; git clone -q --mirror work www/private/app.git
+         printf 'Basic %s' $(printf joe:hunter2 | base64) > www/private/authorization
+         printf 'FROM scratch\n' > www/private/file
+         printf '#!/bin/sh\necho \"$@\" >> %s/arguments\nexec %s \"$@\"\n' $PWD $(command -v git) > bin/git
+         chmod +x bin/git",
+    );
+    let path = format!("{}:{}", place.path("bin").display(), std::env::var("PATH").unwrap_or_default());
+    for address in ["http://joe:hunter2@git.test/private/app.git", "http://joe:hunter2@git.test/private/file"]
+    {
+        let mut build =
+            Build::new(&place.path("root"), Path::new(address)).to_archive(&place.path("out.tar"));
+        build.env.insert("http_proxy".to_owned(), place.server.url());
+        build.env.insert("PATH".to_owned(), path.clone());
+        let run = build.argument("--build-arg").argument("BUILDKIT_CONTEXT_KEEP_GIT_DIR=1").run();
+        assert_eq!(run.status, Some(0), "{}", run.stderr);
+        assert!(!run.stderr.contains("hunter2"), "{}", run.stderr);
+        assert!(run.steps.iter().all(|step| !step.name.contains("hunter2")), "{:?}", run.steps);
+    }
+    let arguments = fs::read_to_string(place.path("arguments")).expect("git was run");
+    assert!(arguments.contains("http://git.test/private/app.git"), "{arguments}");
+    assert!(!arguments.contains("hunter2"), "{arguments}");
+    place.shell("! grep -rq hunter2 root out.tar");
+}
+
 /// An ssh server and an agent of this test's own.
 struct Ssh {
     server: Child,

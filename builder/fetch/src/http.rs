@@ -19,6 +19,9 @@ use crate::{Error, shown};
 /// asked for ever.
 const PROGRESS_BYTES: u64 = 1 << 20;
 
+/// A longer `ETag` is not taken for one: a server that sends what it refuses to read would be asked in vain from then on.
+const LONGEST_TAG: usize = 1024;
+
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub struct File<'a> {
@@ -273,7 +276,7 @@ fn version(answer: &WebAnswer) -> Version {
     // A file that was changed in this very second may be changed once more in it (RFC 9110, § 8.8.2.2).
     let settled = matches!((modified, answer.date("date")), (Some(at), Some(now)) if at + 1 < now);
     Version {
-        etag: text("etag").filter(|tag| tag.contains('"')),
+        etag: text("etag").filter(|tag| tag.contains('"') && tag.len() <= LONGEST_TAG),
         unchanged_since: text("last-modified").filter(|_| settled),
         modified,
     }

@@ -17,4 +17,4 @@ pub mod http;
 mod shown;
 
 pub use error::{Error, GitFault};
-pub use shown::{shown, without_login};
+pub use shown::shown;

@@ -1,20 +1,21 @@
-//! Addresses as people may see them.
+//! Addresses as people may see them, and as they may be kept.
 
-/// An address without the user and the password that stand before its host, where there is a password.
+/// An address without what logs in. Over http that is all that stands before the host: tokens are written as the user's name, too. Elsewhere
+/// the user is a part of the name (`ssh://git@host/path`), and stays where there is no password.
 pub fn shown(address: &str) -> String {
     match split(address) {
-        Some((scheme, login, rest)) if login.contains(':') => format!("{scheme}://{rest}"),
+        Some((scheme, login, rest)) if is_web(scheme) || login.contains(':') => format!("{scheme}://{rest}"),
         _ => address.to_owned(),
     }
 }
 
-/// An http address without user and password, as it may be kept in a file. Other addresses, where the user is a part of the
-/// name (`git@host:path`), stay as they are but for a password.
-pub fn without_login(address: &str) -> String {
-    match split(address) {
-        Some((scheme, _, rest)) if scheme.starts_with("http") => format!("{scheme}://{rest}"),
-        _ => shown(address),
-    }
+/// The login of an http address.
+pub(crate) fn login(address: &str) -> Option<&str> {
+    split(address).filter(|(scheme, ..)| is_web(scheme)).map(|(_, login, _)| login)
+}
+
+fn is_web(scheme: &str) -> bool {
+    ["http", "https"].iter().any(|web| scheme.eq_ignore_ascii_case(web))
 }
 
 /// Scheme, login, and the rest from the host on.
@@ -25,30 +26,22 @@ fn split(address: &str) -> Option<(&str, &str, &str)> {
     Some((scheme, &rest[..at], &rest[at + 1..]))
 }
 
-/// A text with every login of an address taken out: what a program said may repeat the address that it was given.
-pub(crate) fn cleaned(text: &str, address: &str) -> String {
-    let text: String = text.chars().filter(|c| !c.is_control() || *c == '\t').collect();
-    match split(address) {
-        Some((_, login, _)) if login.contains(':') => text.replace(&format!("{login}@"), ""),
-        _ => text,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn logins_are_taken_out() {
-        for (address, seen, kept) in [
-            ("https://u:p@h/x.git", "https://h/x.git", "https://h/x.git"),
-            ("https://u@h/x@y", "https://u@h/x@y", "https://h/x@y"),
-            ("ssh://git@h/x", "ssh://git@h/x", "ssh://git@h/x"),
-            ("git@h:x", "git@h:x", "git@h:x"),
-            ("http://h", "http://h", "http://h"),
+        for (address, seen, taken) in [
+            ("https://u:p@h/x.git", "https://h/x.git", Some("u:p")),
+            ("https://token@h/x@y", "https://h/x@y", Some("token")),
+            ("HTTP://token@h", "HTTP://h", Some("token")),
+            ("ssh://git@h/x", "ssh://git@h/x", None),
+            ("ssh://git:p@h/x", "ssh://h/x", None),
+            ("git@h:x", "git@h:x", None),
+            ("http://h", "http://h", None),
         ] {
-            assert_eq!((shown(address).as_str(), without_login(address).as_str()), (seen, kept), "{address}");
+            assert_eq!((shown(address).as_str(), login(address)), (seen, taken), "{address}");
         }
-        assert_eq!(cleaned("fatal: https://u:p@h/x\u{1b}[2J", "https://u:p@h/x"), "fatal: https://h/x[2J");
     }
 }

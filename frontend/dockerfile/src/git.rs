@@ -201,12 +201,14 @@ fn is_git(remote: &str) -> bool {
     }
 }
 
-/// An address as people may see it: without the user and the password that stand before its host.
+/// An address as people may see it: without a login. Over http all that stands before the host is one, because tokens are written as the
+/// user's name, too.
 pub(crate) fn shown(address: &str) -> String {
     let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let web = ["http", "https"].iter().any(|web| scheme.eq_ignore_ascii_case(web));
     match rest[..end].rfind('@') {
-        Some(at) if rest[..at].contains(':') => format!("{scheme}://{}", &rest[at + 1..]),
+        Some(at) if web || rest[..at].contains(':') => format!("{scheme}://{}", &rest[at + 1..]),
         _ => address.to_owned(),
     }
 }
@@ -313,6 +315,7 @@ mod tests {
     fn passwords_are_not_shown() {
         for (address, seen) in [
             ("https://user:word@h/x.git?a=b", "https://h/x.git?a=b"),
+            ("https://token@h/x.git", "https://h/x.git"),
             ("https://h/a@b:c", "https://h/a@b:c"),
             ("ssh://git@h/x", "ssh://git@h/x"),
             ("git@h:x", "git@h:x"),

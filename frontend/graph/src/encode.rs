@@ -150,6 +150,23 @@ impl Line {
         self
     }
 
+    /// An address. Records show ingredients, so a login in front of the host is replaced by a digest: another login may be given another
+    /// content.
+    fn address(self, name: &str, value: &str) -> Line {
+        let split = value.split_once("://").and_then(|(scheme, rest)| {
+            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+            let at = rest[..end].rfind('@')?;
+            Some((scheme, &rest[..at], &rest[at + 1..]))
+        });
+        let web = |scheme: &str| ["http", "https"].iter().any(|web| scheme.eq_ignore_ascii_case(web));
+        match split {
+            Some((scheme, login, rest)) if web(scheme) || login.contains(':') => self
+                .text(name, &format!("{scheme}://{rest}"))
+                .text("login", &Digest::of(value.as_bytes()).to_string()),
+            _ => self.text(name, value),
+        }
+    }
+
     fn number(self, name: &str, value: u64) -> Line {
         self.text(name, &value.to_string())
     }
@@ -189,7 +206,7 @@ fn source_line(source: &Source) -> String {
         }
         Source::Git(git) => git_line(git),
         Source::Http(Http { url, checksum, file_name }) => Line::start("http")
-            .text("url", url)
+            .address("url", url)
             .text("file", file_name)
             .maybe("checksum", checksum.map(|checksum| checksum.to_string())),
     };
@@ -199,7 +216,7 @@ fn source_line(source: &Source) -> String {
 fn git_line(git: &Git) -> Line {
     let Git { remote, reference, commit, subfolder, keep_git_dir, submodules, mtime, fetch_by_commit } = git;
     Line::start("git")
-        .text("remote", remote)
+        .address("remote", remote)
         .text("reference", reference)
         .maybe("commit", commit.clone())
         .text("subfolder", subfolder)
@@ -386,6 +403,27 @@ mod tests {
         let one = Line::default().text("a", "x\" b=\"y");
         let two = Line::default().text("a", "x").text("b", "y");
         assert_ne!(one.0, two.0);
+    }
+
+    #[test]
+    fn a_login_is_in_no_ingredient_but_tells_sources_apart() {
+        let line = |url: &str| {
+            source_line(&Source::Http(Http {
+                url: url.to_owned(),
+                checksum: None,
+                file_name: "f".to_owned(),
+            }))
+        };
+        for (url, shown) in [
+            ("https://joe:hunter2@h/f", "url=\"https://h/f\" login="),
+            ("https://hunter2@h/f?a@b", "url=\"https://h/f?a@b\" login="),
+            ("https://h/f@hunter2", "url=\"https://h/f@hunter2\" file="),
+        ] {
+            assert!(line(url).contains(shown), "{}", line(url));
+        }
+        assert!(!line("https://joe:hunter2@h/f").contains("hunter2"));
+        assert_ne!(line("https://joe:hunter2@h/f"), line("https://ann:hunter2@h/f"));
+        assert_ne!(line("https://joe:hunter2@h/f"), line("https://h/f"));
     }
 
     #[test]

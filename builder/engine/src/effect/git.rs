@@ -89,7 +89,7 @@ impl Effects {
         cancel: &Cancel,
         act: &mut dyn FnMut(&Bare<'_>, &Resolved, &str) -> Result<T, Cause>,
     ) -> Result<T, Cause> {
-        let repository = self.store.repository(&remote.kept(), &mut |_| match cancel.is_set() {
+        let repository = self.store.repository(&remote.shown(), &mut |_| match cancel.is_set() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         })?;

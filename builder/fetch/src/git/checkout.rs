@@ -142,7 +142,8 @@ impl Work<'_> {
             self.run("check out", &["update-ref", "-d", &kept(object)])?;
         }
         self.run("check out", &["read-tree", "-u", "--reset", "HEAD"])?;
-        self.set_remote(self.bare.git().remote().text())?;
+        let url = self.bare.git().remote().text();
+        self.run("write the settings of", &["config", "remote.origin.url", url])?;
         self.run(
             "write the settings of",
             &["config", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*"],
@@ -162,9 +163,8 @@ impl Work<'_> {
         }
     }
 
-    /// Leaves a repository without facts of this machine: no password, and no inode numbers in the index.
+    /// Leaves a repository without facts of this machine: no inode numbers in the index.
     fn leave(&self, commit: &str) -> Result<(), Error> {
-        self.set_remote(&self.bare.git().remote().kept())?;
         for git_dir in tidy::repositories(&self.git_dir)? {
             let head = if git_dir == self.git_dir { commit } else { "HEAD" };
             let index = git_dir.join("index");
@@ -176,10 +176,6 @@ impl Work<'_> {
             self.bare.git().run(run.with("GIT_WORK_TREE", self.folder.as_os_str().to_owned()))?;
         }
         Ok(())
-    }
-
-    fn set_remote(&self, url: &str) -> Result<(), Error> {
-        self.run("write the settings of", &["config", "remote.origin.url", url]).map(drop)
     }
 
     fn run(&self, doing: &'static str, arguments: &[&str]) -> Result<Vec<u8>, Error> {

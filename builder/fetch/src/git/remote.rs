@@ -1,13 +1,28 @@
 //! Addresses of repositories.
 
-use crate::{Error, shown, without_login};
+use registry::Secret;
+
+use crate::{
+    Error,
+    shown::{self, shown},
+};
 
 /// An address that git may be given: https, http, ssh, git, or `user@host:path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remote {
     text: String,
+    login: Option<Login>,
     host: String,
     kind: Kind,
+}
+
+/// A user and a password that stand in an http address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Login {
+    /// The user's name.
+    pub user: String,
+    /// The password.
+    pub password: Secret,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,22 +70,34 @@ impl Remote {
         if host.starts_with('-') || login.starts_with('-') || text.starts_with('-') {
             return Err(bad("a name in it begins with `-`"));
         }
-        Ok(Remote { text: text.to_owned(), host: host.to_owned(), kind })
+        let kept = if kind == Kind::Web { shown(text) } else { text.to_owned() };
+        Ok(Remote {
+            text: kept,
+            login: shown::login(text).and_then(Login::read),
+            host: host.to_owned(),
+            kind,
+        })
     }
 
-    /// As git is given it: with a password, where there is one.
+    /// As git is given it, in arguments that others can read: an http address without its login.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
-    /// As people may see it.
+    /// The login that was in the address.
+    pub(crate) fn login(&self) -> Option<&Login> {
+        self.login.as_ref()
+    }
+
+    /// As people may see it, and as it may be kept.
     pub fn shown(&self) -> String {
         shown(&self.text)
     }
 
-    /// As it may be kept: without a login that is not part of the name.
-    pub fn kept(&self) -> String {
-        without_login(&self.text)
+    /// The host's own address, over http or https.
+    pub(crate) fn site(&self) -> String {
+        let scheme = self.text.split_once("://").map_or("https", |(scheme, _)| scheme);
+        format!("{scheme}://{}", self.host)
     }
 
     /// Host and port: the name that its secrets go by.
@@ -91,7 +118,7 @@ impl Remote {
     /// The addresses that a login is sent to. One for GitHub holds for all of GitHub, so that private submodules work;
     /// BuildKit and GitHub's own checkout have the same.
     pub(crate) fn login_scope(&self) -> String {
-        let kept = self.kept();
+        let kept = self.shown();
         let github = ["https://github.com/", "https://www.github.com/"];
         match github.iter().find(|prefix| kept.starts_with(**prefix)) {
             Some(prefix) => (*prefix).to_owned(),
@@ -100,9 +127,50 @@ impl Remote {
     }
 }
 
+impl Login {
+    /// Reads what stands before the `@`. A name alone is none: git would ask for a password, and nobody is there to answer. Nor is what
+    /// git's credential protocol, lines of text, cannot carry.
+    fn read(text: &str) -> Option<Login> {
+        let (user, password) = text.split_once(':')?;
+        let (user, password) = (percent_decoded(user)?, percent_decoded(password)?);
+        let fits = |part: &str| !part.contains(['\n', '\r', '\0']);
+        (fits(&user) && fits(&password)).then(|| Login { user, password: Secret::new(password) })
+    }
+}
+
+/// Text with `%41` for `A`; what is no such number stays as it is, as in git.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        let digits =
+            behind.get(..2).filter(|digits| *first == b'%' && digits.iter().all(u8::is_ascii_hexdigit));
+        let byte = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &behind[2..] } else { behind };
+    }
+    String::from_utf8(bytes).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn logins_in_addresses() {
+        let read = |text: &str| {
+            let remote = Remote::parse(text).expect(text);
+            let login = remote.login().map(|login| (login.user.clone(), login.password.reveal().to_owned()));
+            (remote.text().to_owned(), login)
+        };
+        let kept = || "https://h:1/x.git".to_owned();
+        let login = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
+        assert_eq!(read("https://u:p@h:1/x.git"), (kept(), login("u", "p")));
+        assert_eq!(read("https://u%40d:a%3Ab%zz:c@h:1/x.git"), (kept(), login("u@d", "a:b%zz:c")));
+        assert_eq!(read("https://token@h:1/x.git"), (kept(), None));
+        assert_eq!(read("https://u:a%0Ab@h:1/x.git"), (kept(), None));
+        assert_eq!(read("ssh://git@h/x").0, "ssh://git@h/x");
+    }
 
     #[test]
     fn addresses() {

@@ -15,39 +15,49 @@ use crate::Error;
 ///
 /// Of files that git keeps read-only, which are its own, that stays.
 pub(super) fn normalise(folder: &Path, seconds: u64) -> Result<(), Error> {
-    for entry in entries(folder)? {
-        let path = entry.path();
-        let found = fs::symlink_metadata(&path).map_err(Error::io("read", &path))?;
-        if found.is_dir() {
-            normalise(&path, seconds)?;
-        } else if found.is_file() {
-            let mode = found.permissions().mode();
-            let wanted = match mode {
-                _ if mode & 0o100 != 0 => 0o755,
-                _ if mode & 0o200 == 0 => 0o444,
-                _ => 0o644,
-            };
-            set_mode(&path, wanted)?;
-            set_time(&path, seconds)?;
-        } else {
+    // A list and no recursion: how deep a tree is, is up to whoever owns the repository.
+    let mut left = vec![folder.to_owned()];
+    while let Some(folder) = left.pop() {
+        for entry in entries(&folder)? {
+            let path = entry.path();
+            let found = fs::symlink_metadata(&path).map_err(Error::io("read", &path))?;
+            if found.is_dir() {
+                left.push(path);
+                continue;
+            }
+            if found.is_file() {
+                set_mode(&path, file_mode(found.permissions().mode()))?;
+            }
             set_time(&path, seconds)?;
         }
+        set_mode(&folder, 0o755)?;
+        set_time(&folder, seconds)?;
     }
-    set_mode(folder, 0o755)?;
-    set_time(folder, seconds)
+    Ok(())
+}
+
+fn file_mode(mode: u32) -> u32 {
+    match mode {
+        _ if mode & 0o100 != 0 => 0o755,
+        _ if mode & 0o200 == 0 => 0o444,
+        _ => 0o644,
+    }
 }
 
 /// Removes every `.git` below a folder: the repository of the top, and the files by which submodules find theirs. Git
 /// tracks no file of that name.
 pub(super) fn without_git(folder: &Path) -> Result<(), Error> {
-    for entry in entries(folder)? {
-        let path = entry.path();
-        let is_dir = entry.file_type().map_err(Error::io("read", &path))?.is_dir();
-        match (entry.file_name() == ".git", is_dir) {
-            (true, true) => fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?,
-            (true, false) => fs::remove_file(&path).map_err(Error::io("remove", &path))?,
-            (false, true) => without_git(&path)?,
-            (false, false) => {}
+    let mut left = vec![folder.to_owned()];
+    while let Some(folder) = left.pop() {
+        for entry in entries(&folder)? {
+            let path = entry.path();
+            let is_dir = entry.file_type().map_err(Error::io("read", &path))?.is_dir();
+            match (entry.file_name() == ".git", is_dir) {
+                (true, true) => fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?,
+                (true, false) => fs::remove_file(&path).map_err(Error::io("remove", &path))?,
+                (false, true) => left.push(path),
+                (false, false) => {}
+            }
         }
     }
     Ok(())
