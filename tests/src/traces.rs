@@ -107,7 +107,7 @@ fn collect_inodes(folder: &Path, inodes: &mut BTreeSet<u64>) {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::process::{Command, Stdio};
 
     use rustix::fs::{FlockOperation, flock};
 
@@ -119,8 +119,12 @@ mod tests {
         let marker = format!("marker-{}", root.path().file_name().expect("it has a name").display());
         assert_eq!(left_now(root.path(), &marker), Vec::<String>::new());
 
-        let mut step =
-            Command::new("sh").args(["-c", &format!(": {marker}; sleep 30; :")]).spawn().expect("a shell");
+        // One that starts no other: between fork and exec, that one would have the same command line.
+        let mut step = Command::new("sh")
+            .args(["-c", &format!(": {marker}; read -r line")])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("a shell");
         while !is_running(&marker) {
             sleep(Duration::from_millis(1));
         }
