@@ -6,6 +6,7 @@
 //!
 //! The tests themselves are in `tests/tests/`: `fixtures` (one folder a case), `conformance` (BuildKit's results),
 //! `crash` (killed, interrupted, out of space), `remote` (the same of downloads), `platform` (steps for other machines),
+//! `ship` (images to registries and archives and back),
 //! `walk` (what of a context is looked at) and `imports` (the shape of the house).
 
 pub mod asked;

@@ -25,11 +25,7 @@ mod push;
 mod request;
 mod result;
 
-pub use build::{
-    BuildOutcome,
-    call::Checked,
-    context::{ARCHIVE_START, looks_like_archive},
-};
+pub use build::{BuildOutcome, call::Checked};
 pub use cancel::Cancel;
 pub use client::Client;
 pub use clock::{Clock, Time};

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 use crate::{
-    tar::{BLOCK, Reader},
+    tar::{BLOCK, Reader, is_header},
     xz::XzReader,
 };
 
@@ -99,6 +99,16 @@ pub fn is_archive(source: impl Read + Send) -> io::Result<bool> {
     }
 }
 
+/// How much of a stream [`begins_archive`] wants.
+pub const ARCHIVE_START: usize = BLOCK;
+
+/// Whether what begins so is taken for an archive rather than for a text: packed in a way that is known, or a tar. A guess
+/// from the start alone, where [`is_archive`] reads on.
+pub fn begins_archive(start: &[u8]) -> bool {
+    let magic = &start[..start.len().min(MAGIC_LENGTH)];
+    Format::of(magic) != Format::Plain || start.first_chunk::<BLOCK>().is_some_and(is_header)
+}
+
 /// Keeps an error of the source apart from what a decompressor makes of its bytes.
 struct Remember<R> {
     source: R,
@@ -150,6 +160,25 @@ mod tests {
         let mut writer = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::default());
         writer.write_all(bytes).expect("written");
         writer.finish().expect("written")
+    }
+
+    #[test]
+    fn an_archive_is_told_from_a_text_by_its_start() {
+        let text = [&b"FROM scratch\n"[..], &[b'#'; 600]].concat();
+        for (start, archive) in [
+            (tar(), true),
+            (gzip(b"FROM scratch"), true),
+            (bzip2(&tar())[..8].to_vec(), true),
+            (b"\xfd7zXZ\0".to_vec(), true),
+            (b"\x28\xb5\x2f\xfd".to_vec(), true),
+            (tar()[..BLOCK - 1].to_vec(), false),
+            ([&b"b"[..], &tar()[1..]].concat(), false),
+            (vec![0; BLOCK], false),
+            (text, false),
+            (Vec::new(), false),
+        ] {
+            assert_eq!(begins_archive(&start), archive, "{:?}", &start[..start.len().min(8)]);
+        }
     }
 
     #[test]

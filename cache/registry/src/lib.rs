@@ -59,7 +59,7 @@ pub use client::Client;
 pub use credentials::{Anonymous, Credentials, CredentialsError, Login, Secret};
 pub use docker_config::{DockerConfig, Edited};
 pub use error::{Asked, Error, Fault, Said, Tried, What};
-pub use push::{Content, FileContent, Pieces, PushOptions, Pushed, RemoteContent, Sessions};
+pub use push::{Content, FileContent, Pieces, PushOptions, Pushed, Sessions};
 pub use resolve::{Held, Resolved, ResolvedIndex};
 pub use settings::{
     BadMirror, Limits, Mirror, Proxies, RegistrySettings, Roots, Scheme, Settings, SettingsError,

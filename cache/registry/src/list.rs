@@ -61,7 +61,7 @@ impl Client {
                 }
             };
         }
-        Err(route.fail(Fault::TooLarge { limit: PAGES as u64 * limits_page(self) }))
+        Err(route.fail(Fault::TooLarge { limit: PAGES as u64 * self.limits().manifest_bytes }))
     }
 
     /// What refers to a manifest by its `subject`: signatures, SBOMs (distribution-spec v1.1, § Listing Referrers). A registry
@@ -98,10 +98,6 @@ impl Client {
             }
         }
     }
-}
-
-fn limits_page(client: &Client) -> u64 {
-    client.limits().manifest_bytes
 }
 
 /// The address in `Link: <…>; rel="next"` (RFC 8288), if it is of the same host.

@@ -29,9 +29,7 @@ pub async fn run(
     root: Option<std::path::PathBuf>,
     source: &mut Source,
 ) -> Result<u8, Failure> {
-    let terminal = console::Term::stderr().features().is_attended()
-        && machine::variable("TERM").as_deref() != Some("dumb");
-    let mode = Mode::parse(&arguments.progress, arguments.quiet, terminal)?;
+    let mode = Mode::asked(&arguments.progress, arguments.quiet)?;
     let call = flags::call(arguments.check, arguments.call.as_deref())?;
     let warnings = others::check(&arguments.others)?;
     let inputs = Inputs::find(&arguments)?;

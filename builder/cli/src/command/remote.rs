@@ -9,7 +9,7 @@ use super::{build::first_platform, images::print};
 use crate::{
     arguments::{Pull, Push, Shown as How, Tags},
     failure::Failure,
-    machine::{self, Machine},
+    machine::Machine,
     progress::{Display, Mode, Shown},
     signals,
 };
@@ -54,9 +54,7 @@ pub async fn tags(engine: &Engine, arguments: &Tags) -> Result<(), Failure> {
 }
 
 fn begin(how: &How) -> Result<(Arc<dyn Display>, Cancel), Failure> {
-    let terminal = console::Term::stderr().features().is_attended()
-        && machine::variable("TERM").as_deref() != Some("dumb");
-    let mode = Mode::parse(&how.progress, how.quiet, terminal)?;
+    let mode = Mode::asked(&how.progress, how.quiet)?;
     let cancel = Cancel::new();
     signals::cancel_on_interrupt(&cancel)?;
     Ok((mode.display(), cancel))

@@ -19,7 +19,10 @@ pub use plain::Plain;
 pub use rawjson::RawJson;
 pub use tty::Tty;
 
-use crate::failure::{Failure, Source};
+use crate::{
+    failure::{Failure, Source},
+    machine,
+};
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,13 @@ pub trait Display: Send + Sync {
 }
 
 impl Mode {
+    /// The mode that the command line asks for, on this terminal.
+    pub fn asked(word: &str, quiet: bool) -> Result<Mode, Failure> {
+        let terminal = console::Term::stderr().features().is_attended()
+            && machine::variable("TERM").as_deref() != Some("dumb");
+        Mode::parse(word, quiet, terminal)
+    }
+
     /// The mode of a word; `auto` is `tty` where standard error is a terminal that can move its cursor.
     pub fn parse(word: &str, quiet: bool, terminal: bool) -> Result<Mode, Failure> {
         match word {

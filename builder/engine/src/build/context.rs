@@ -12,7 +12,7 @@ use std::{
 
 use dockerfile::{CONTEXT_FILE, DOWNLOAD, MainContext, context_graph, file_graph};
 use graph::{Edge, Graph};
-use image::detect::{Format, MAGIC_LENGTH};
+use image::detect::{ARCHIVE_START, begins_archive};
 use solver::Solver;
 use tree::{Kind, LayerPath, Stack};
 
@@ -88,7 +88,7 @@ impl Make<'_> {
                 let (graph, edge) = file_graph(url, CONTEXT_FILE, DOWNLOAD);
                 let tree = self.result(&graph, edge).await?;
                 let start = self.effects.clone().blocking(move |effects| start_of(effects, &tree)).await?;
-                match looks_like_archive(&start) {
+                match begins_archive(&start) {
                     true => MainContext::HttpArchive(url.clone()),
                     false => MainContext::HttpFile(url.clone()),
                 }
@@ -184,25 +184,6 @@ fn with_lower_case(path: &str) -> Vec<String> {
     names
 }
 
-/// Whether what begins so is an archive and no Dockerfile: packed in a way that is known, or a tar. `start` is its first
-/// KiB, or all of it.
-pub fn looks_like_archive(start: &[u8]) -> bool {
-    const BLOCK: usize = image::tar::BLOCK;
-    let is_tar = || {
-        let header = start.get(..BLOCK)?;
-        let stated = std::str::from_utf8(&header[148..156]).ok()?;
-        let stated = u32::from_str_radix(stated.trim_matches(['\0', ' ']), 8).ok()?;
-        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-        // The checksum is made with spaces in its own place.
-        let own: u32 = header[148..156].iter().map(|byte| u32::from(*byte)).sum();
-        Some(sum - own + 8 * u32::from(b' ') == stated)
-    };
-    Format::of(&start[..start.len().min(MAGIC_LENGTH)]) != Format::Plain || is_tar().unwrap_or(false)
-}
-
-/// How much of a file [`looks_like_archive`] wants.
-pub const ARCHIVE_START: usize = 1024;
-
 /// The first bytes of a downloaded context.
 fn start_of(effects: &Effects, tree: &VertexResult) -> Result<Vec<u8>, Cause> {
     let mounted = effects.mounted(tree)?;
@@ -268,24 +249,6 @@ fn others(tree: &Stack) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn archives_are_told_from_dockerfiles() {
-        let mut header = vec![0; 512];
-        header[..4].copy_from_slice(b"name");
-        header[148..156].fill(b' ');
-        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-        assert!(looks_like_archive(&header));
-        header[0] = b'N';
-        assert!(!looks_like_archive(&header));
-        for magic in [&b"\x1f\x8b\x08\0"[..], b"BZh91AY", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"] {
-            assert!(looks_like_archive(magic));
-        }
-        for text in [&b""[..], b"FROM scratch\n", &[0; 1024], &[b'#'; 1024]] {
-            assert!(!looks_like_archive(text));
-        }
-    }
 
     #[test]
     fn the_usual_name_is_known_in_lower_case() {

@@ -1,27 +1,20 @@
 //! From layers and a config to an image: blobs encoded where they are not there yet, then the documents.
 
-use std::{collections::BTreeMap, fs::File, io, sync::Arc};
+use std::collections::BTreeMap;
 
 use image::{
     assemble::{Dialect, Image, ImageLayer, assemble, assemble_index},
-    blobs::{Blob, BlobSource},
     compress::ENCODER_VERSION,
     contents::Folder,
     encode::encode_layer,
     layer_tar::TarOptions,
 };
-use oci::{Descriptor, Digest, Epoch, Platform};
+use oci::{Descriptor, Epoch, Platform};
 use rayon::prelude::*;
 use store::{Codec, LayerBlob, ResultLayer};
 
 use super::Exporter;
-use crate::{
-    build::internal::Internal,
-    effect::{Effects, pull::PULLED},
-    error::Cause,
-    push::Sendable,
-    request::ImageForm,
-};
+use crate::{build::internal::Internal, effect::pull::PULLED, error::Cause, request::ImageForm};
 
 /// One platform's image.
 pub(crate) struct BuiltImage {
@@ -34,51 +27,6 @@ pub(crate) struct ImageSet {
     pub(crate) images: Vec<BuiltImage>,
     /// The manifest of the only platform, or the index of all.
     pub(crate) top: Descriptor,
-    documents: BTreeMap<Digest, Vec<u8>>,
-}
-
-impl ImageSet {
-    /// What a registry needs of it.
-    pub(crate) fn sendable(&self) -> Sendable {
-        let mut blobs = BTreeMap::new();
-        let mut documents = Vec::new();
-        let mut made = BTreeMap::new();
-        for built in &self.images {
-            let image = &built.image;
-            blobs.extend(image.layers.iter().map(|layer| (layer.digest, layer.clone())));
-            blobs.insert(image.config_descriptor.digest, image.config_descriptor.clone());
-            made.insert(image.config_descriptor.digest, image.config.clone());
-            documents.push((image.manifest_descriptor.media_type.clone(), image.manifest.clone()));
-        }
-        if self.top.media_type.is_index()
-            && let Some(index) = self.documents.get(&self.top.digest)
-        {
-            documents.push((self.top.media_type.clone(), index.clone()));
-        }
-        Sendable { blobs: blobs.into_values().collect(), documents, made }
-    }
-
-    /// Where the set's blobs are.
-    pub(crate) fn blobs<'a>(&'a self, effects: &'a Arc<Effects>) -> StoreBlobs<'a> {
-        StoreBlobs { effects, documents: &self.documents }
-    }
-}
-
-/// Blobs of the state folder, and documents that were just made.
-pub(crate) struct StoreBlobs<'a> {
-    effects: &'a Arc<Effects>,
-    documents: &'a BTreeMap<Digest, Vec<u8>>,
-}
-
-impl BlobSource for StoreBlobs<'_> {
-    fn open(&self, digest: &Digest) -> io::Result<Blob> {
-        if let Some(bytes) = self.documents.get(digest) {
-            return Ok(Blob::bytes(bytes.clone()));
-        }
-        let found = self.effects.store.blob(&self.effects.lease, digest).map_err(io::Error::other)?;
-        let found = found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, digest.to_string()))?;
-        Blob::file(File::open(found.path)?)
-    }
 }
 
 impl Exporter<'_> {
@@ -118,7 +66,7 @@ impl Exporter<'_> {
         }
         // What was made is flushed before anything takes its name or is called done.
         self.effects.store.keep()?;
-        Ok(ImageSet { images, top, documents })
+        Ok(ImageSet { images, top })
     }
 
     fn layer_blobs(&self, layers: &[ResultLayer], form: &ImageForm) -> Result<Vec<ImageLayer>, Cause> {

@@ -3,12 +3,13 @@
 //! Every file is written aside and renamed, so that a reader sees the old one or the new one whole.
 
 mod aside;
+mod blobs;
 mod image;
 mod tree;
 
 use std::{collections::BTreeMap, io::Write, path::Path, sync::Arc};
 
-pub(crate) use self::image::ImageSet;
+pub(crate) use self::{blobs::StoreBlobs, image::ImageSet};
 use ::image::layout::{NamedImage, write_archive, write_docker_archive, write_folder};
 use oci::{Epoch, Platform, Reference};
 
@@ -17,7 +18,7 @@ use crate::{
     cancel::Cancel,
     effect::Effects,
     error::Cause,
-    push::Targets,
+    push::{Sendable, Targets},
     request::{Destination, ImageForm, Output, Push},
     result::VertexResult,
 };
@@ -64,6 +65,11 @@ impl Exporter<'_> {
         if self.cancel.is_set() { Err(Cause::Cancelled) } else { written }
     }
 
+    /// Where the images' blobs are, documents included.
+    fn blobs(&self) -> StoreBlobs<'_> {
+        StoreBlobs { store: &self.effects.store, lease: &self.effects.lease }
+    }
+
     /// `out`, but it fails once the build is to stop.
     fn stoppable<'s>(&'s self, out: &'s mut dyn Write) -> Stoppable<'s> {
         Stoppable { out, cancel: self.cancel }
@@ -82,11 +88,9 @@ impl Exporter<'_> {
                     let images = self.named(&set, form);
                     shown.part("sending tarball", 0, || match (to, archive) {
                         (Destination::Path(path), false) => {
-                            write_folder(&images, &set.blobs(self.effects), path).map_err(Cause::from)
+                            write_folder(&images, &self.blobs(), path).map_err(Cause::from)
                         }
-                        (to, _) => {
-                            self.send(to, |out| Ok(write_archive(&images, &set.blobs(self.effects), out)?))
-                        }
+                        (to, _) => self.send(to, |out| Ok(write_archive(&images, &self.blobs(), out)?)),
                     })?;
                     Ok(set)
                 });
@@ -98,7 +102,7 @@ impl Exporter<'_> {
                 let set = self.image_set(form, &shown).and_then(|set| {
                     let images = self.named(&set, form);
                     shown.part("sending tarball", 0, || {
-                        self.send(to, |out| Ok(write_docker_archive(&images, &set.blobs(self.effects), out)?))
+                        self.send(to, |out| Ok(write_docker_archive(&images, &self.blobs(), out)?))
                     })?;
                     Ok(set)
                 });
@@ -135,7 +139,7 @@ impl Exporter<'_> {
         let set = set?;
         if let Some(Push { by_digest }) = push {
             let targets = Targets { names: &names, by_digest };
-            self.effects.push(&set.sendable(), &targets, self.cancel)?;
+            self.effects.push(&Sendable::of(self.effects, &set.top)?, &targets, self.cancel)?;
             if store {
                 let shown = Internal::start(self.effects, "naming the image");
                 let named = self.name(&set, &names, &shown);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use image::{
-    blobs::{Blob, BlobSource, read_document},
+    blobs::{BlobSource, read_document},
     detect::{Format, decompress},
     layout::{
         DockerArchive, DockerImage, Layout, LayoutError, NamedImage, write_archive, write_docker_archive,
@@ -22,7 +22,7 @@ use store::{Lease, Store};
 use crate::{
     engine::Engine,
     error::{Cause, Error},
-    export,
+    export::{self, StoreBlobs},
     request::Destination,
 };
 
@@ -48,20 +48,6 @@ pub struct LoadedImage {
     pub descriptor: Descriptor,
     /// Its names.
     pub names: Vec<Reference>,
-}
-
-/// The blobs of the local store.
-struct StoreBlobs<'a> {
-    store: &'a Store,
-    lease: &'a Lease,
-}
-
-impl BlobSource for StoreBlobs<'_> {
-    fn open(&self, digest: &Digest) -> io::Result<Blob> {
-        let found = self.store.blob(self.lease, digest).map_err(io::Error::other)?;
-        let found = found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, digest.to_string()))?;
-        Blob::file(File::open(found.path)?)
-    }
 }
 
 impl Engine {

@@ -1,12 +1,9 @@
 //! `kiln pull`, `kiln push`, `kiln tags`: images between the local store and registries, without a build.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use oci::{Descriptor, Digest, Index, Manifest, MediaType, Platform, Reference};
+use oci::{Descriptor, Digest, Platform, Reference};
 
 use crate::{
     build::internal::Internal,
@@ -78,7 +75,7 @@ impl Engine {
         let cancel = cancel.clone();
         let top = found.descriptor.clone();
         let pushed = effects.blocking(move |effects| {
-            let image = sendable(effects, &found.descriptor)?;
+            let image = Sendable::of(effects, &found.descriptor)?;
             let targets = Targets { names: &request.names, by_digest: false };
             effects.push(&image, &targets, &cancel)
         });
@@ -91,7 +88,9 @@ impl Engine {
     /// # Errors
     /// What the registry did.
     pub async fn remote_tags(&self, repository: &Reference) -> Result<Vec<String>, Error> {
-        Ok(self.registry.tags(repository).await.map_err(Cause::from)?)
+        // What is asked about is all of it, whatever tag the name has.
+        let all = Reference { tag: None, digest: None, ..repository.clone() };
+        Ok(self.registry.tags(&all).await.map_err(Cause::from)?)
     }
 }
 
@@ -129,42 +128,4 @@ impl Effects {
         named.await?;
         Ok(resolved.descriptor)
     }
-}
-
-/// All that a registry needs to have an image of the local store.
-fn sendable(effects: &Effects, top: &Descriptor) -> Result<Sendable, Cause> {
-    let mut image = Sendable { blobs: Vec::new(), documents: Vec::new(), made: BTreeMap::new() };
-    let read = |digest: &Digest| effects.store.blob_bytes(&effects.lease, digest);
-    let bytes = read(&top.digest)?;
-    let mut seen = BTreeSet::new();
-    if top.media_type.is_index() {
-        for child in &Index::parse(&bytes)?.manifests {
-            let missing = || Cause::NoImage {
-                name: child.platform.as_ref().map_or_else(|| child.digest.to_string(), Platform::to_string),
-                place: "the local store's part of this image".to_owned(),
-            };
-            let bytes = read(&child.digest).map_err(|_| missing())?;
-            add_manifest(&mut image, &mut seen, child.media_type.clone(), bytes)?;
-        }
-        image.documents.push((top.media_type.clone(), bytes));
-    } else {
-        add_manifest(&mut image, &mut seen, top.media_type.clone(), bytes)?;
-    }
-    Ok(image)
-}
-
-fn add_manifest(
-    image: &mut Sendable,
-    seen: &mut BTreeSet<Digest>,
-    media_type: MediaType,
-    bytes: Vec<u8>,
-) -> Result<(), Cause> {
-    let manifest = Manifest::parse(&bytes)?;
-    for blob in manifest.layers.iter().chain([&manifest.config]) {
-        if seen.insert(blob.digest) {
-            image.blobs.push(blob.clone());
-        }
-    }
-    image.documents.push((media_type, bytes));
-    Ok(())
 }

@@ -2,11 +2,13 @@
 
 mod blobs;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use bytes::Bytes;
-use oci::{Descriptor, Digest, MediaType, Reference};
-use registry::{Content, FileContent};
+use oci::{Descriptor, Digest, Index, Manifest, MediaType, Platform, Reference};
+use registry::FileContent;
 
 use crate::{build::internal::Internal, cancel::Cancel, effect::Effects, error::Cause};
 
@@ -21,8 +23,45 @@ pub(crate) struct Sendable {
     pub(crate) blobs: Vec<Descriptor>,
     /// The manifests that the top names, then the top itself.
     pub(crate) documents: Vec<(MediaType, Vec<u8>)>,
-    /// Bytes of blobs that were just made; the others are in the state folder.
-    pub(crate) made: BTreeMap<Digest, Vec<u8>>,
+}
+
+impl Sendable {
+    /// An image of the state folder.
+    ///
+    /// # Errors
+    /// A manifest of it is not there: of a pulled index, only some platforms may be.
+    pub(crate) fn of(effects: &Effects, top: &Descriptor) -> Result<Sendable, Cause> {
+        let mut image = Sendable { blobs: Vec::new(), documents: Vec::new() };
+        let read = |digest: &Digest| effects.store.blob_bytes(&effects.lease, digest);
+        let bytes = read(&top.digest)?;
+        let mut seen = BTreeSet::new();
+        if !top.media_type.is_index() {
+            image.add(&mut seen, top.media_type.clone(), bytes)?;
+            return Ok(image);
+        }
+        for child in &Index::parse(&bytes)?.manifests {
+            let missing = |_| Cause::NoImage {
+                name: child.platform.as_ref().map_or_else(|| child.digest.to_string(), Platform::to_string),
+                place: "the local store's part of this image".to_owned(),
+            };
+            image.add(&mut seen, child.media_type.clone(), read(&child.digest).map_err(missing)?)?;
+        }
+        image.documents.push((top.media_type.clone(), bytes));
+        Ok(image)
+    }
+
+    fn add(
+        &mut self,
+        seen: &mut BTreeSet<Digest>,
+        media_type: MediaType,
+        bytes: Vec<u8>,
+    ) -> Result<(), Cause> {
+        let manifest = Manifest::parse(&bytes)?;
+        let blobs = manifest.layers.iter().chain([&manifest.config]);
+        self.blobs.extend(blobs.filter(|blob| seen.insert(blob.digest)).cloned());
+        self.documents.push((media_type, bytes));
+        Ok(())
+    }
 }
 
 /// Where an image goes.
@@ -87,11 +126,11 @@ impl Effects {
         use futures_util::{StreamExt, TryStreamExt, stream};
         let Some(to) = names.first() else { return Ok(Moved::default()) };
         let push = |blob: &Descriptor| {
-            let content = self.content_of_blob(image, blob);
+            let content = self.content_of_blob(blob);
             let (effects, to, blob) = (self.clone(), (*to).clone(), blob.clone());
             async move {
                 BlobPush { effects: &effects, vertex: shown.digest(), to: &to, blob: &blob }
-                    .run(&*content?)
+                    .run(&content?)
                     .await
             }
         };
@@ -113,13 +152,10 @@ impl Effects {
         Ok(moved)
     }
 
-    fn content_of_blob(&self, image: &Sendable, blob: &Descriptor) -> Result<Box<dyn Content>, Cause> {
-        if let Some(bytes) = image.made.get(&blob.digest) {
-            return Ok(Box::new(Bytes::from(bytes.clone())));
-        }
+    fn content_of_blob(&self, blob: &Descriptor) -> Result<FileContent, Cause> {
         let file = self.store.blob(&self.lease, &blob.digest)?;
         let file = file.ok_or_else(|| Cause::LayerLost { layer: blob.digest.to_string() })?;
-        Ok(Box::new(FileContent::new(&file.path)))
+        Ok(FileContent::new(&file.path))
     }
 }
 

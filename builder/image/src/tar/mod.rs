@@ -30,6 +30,11 @@ pub use write::{AppendError, Builder, Unwritable, header};
 /// Everything in a tar is aligned to this many bytes.
 pub const BLOCK: usize = 512;
 
+/// Whether a block is a member's header: whether its checksum is right.
+pub fn is_header(block: &[u8; BLOCK]) -> bool {
+    header::Block::new(block, 0).is_ok()
+}
+
 /// How many bytes of zeros follow `size` bytes of contents.
 pub fn padding(size: u64) -> u64 {
     size.wrapping_neg() % BLOCK as u64

@@ -12,13 +12,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use oci::{Descriptor, Reference};
 use tokio::{
     fs::File,
     io::{AsyncReadExt, AsyncSeekExt},
 };
-
-use crate::Client;
 
 /// So much of a file is read at once.
 const PIECE_BYTES: usize = 256 << 10;
@@ -62,42 +59,6 @@ impl Content for Bytes {
     fn open(&self, from: u64) -> Pieces {
         let rest = self.slice(self.len().min(usize::try_from(from).unwrap_or(usize::MAX))..);
         Box::pin(stream::iter((!rest.is_empty()).then_some(Ok(rest))))
-    }
-}
-
-/// A blob of another repository, which goes from one registry to the other without touching a disk.
-pub struct RemoteContent {
-    client: Client,
-    from: Reference,
-    blob: Descriptor,
-}
-
-impl RemoteContent {
-    /// The blob of this descriptor in the repository of `from`.
-    pub fn new(client: &Client, from: &Reference, blob: &Descriptor) -> RemoteContent {
-        RemoteContent { client: client.clone(), from: from.clone(), blob: blob.clone() }
-    }
-}
-
-impl Content for RemoteContent {
-    fn open(&self, from: u64) -> Pieces {
-        let broken = |error: crate::Error| io::Error::other(error.to_string());
-        let blob = self.client.blob(&self.from, &self.blob).map_err(broken);
-        // Read from the start, because only all of the bytes show that they are right.
-        let pieces = stream::once(async move { blob }).map_ok(move |blob| {
-            stream::try_unfold((blob, from), move |(mut blob, mut skip)| async move {
-                loop {
-                    let Some(mut bytes) = blob.chunk().await.map_err(broken)? else { return Ok(None) };
-                    let skipped = skip.min(bytes.len() as u64);
-                    skip -= skipped;
-                    let bytes = bytes.split_off(skipped as usize);
-                    if !bytes.is_empty() {
-                        return Ok(Some((bytes, (blob, skip))));
-                    }
-                }
-            })
-        });
-        Box::pin(pieces.try_flatten())
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, atomic::AtomicU64};
 use oci::{Descriptor, Digest, MediaType, Reference, Version};
 use reqwest::{Method, StatusCode};
 
-pub use content::{Content, FileContent, Pieces, RemoteContent};
+pub use content::{Content, FileContent, Pieces};
 
 use crate::{
     Client,
@@ -89,14 +89,6 @@ impl Client {
     }
 
     /// Whether a repository has a blob, by HEAD.
-    ///
-    /// # Errors
-    /// What the registry did instead of saying yes or no.
-    pub async fn has_blob(&self, repository: &Reference, blob: Digest) -> Result<bool, Error> {
-        let mut route = self.push_route(repository, What::PushedBlob(blob))?;
-        self.has(&mut route, blob).await
-    }
-
     async fn has(&self, route: &mut Route, blob: Digest) -> Result<bool, Error> {
         let path = format!("blobs/{blob}");
         let question = Question { access: &Access::PUSH, ..Question::read(Method::HEAD, &path) };

@@ -16,7 +16,8 @@ use std::{
 };
 
 use ::dockerfile::GitAddress;
-use engine::{ARCHIVE_START, ContextFrom, DockerfileFrom, looks_like_archive};
+use engine::{ContextFrom, DockerfileFrom};
+use image::detect::{ARCHIVE_START, begins_archive};
 
 use super::ignore_patterns;
 use crate::{arguments::Build, failure::Failure, machine};
@@ -81,7 +82,7 @@ impl Inputs {
         let mut start = Vec::new();
         let reading = io::stdin().lock().take(ARCHIVE_START as u64).read_to_end(&mut start);
         reading.map_err(|error| Failure::usage(format!("standard input cannot be read: {error}")))?;
-        if looks_like_archive(&start) {
+        if begins_archive(&start) {
             let inputs = Inputs::of(in_context(file)?, ContextFrom::Archive);
             return Ok(Inputs { archive: Some(start), ..inputs });
         }
