@@ -56,8 +56,6 @@ pub enum What {
     PushedBlob(Digest),
     /// The tags of its repository.
     Tags,
-    /// What refers to it.
-    Referrers,
     /// Whether a login is right.
     Login,
 }
@@ -424,9 +422,6 @@ impl fmt::Display for Error {
             }
             What::Login => write!(f, "cannot log in at {address}: {}", self.fault)?,
             What::Tags => write!(f, "cannot list the tags of {reference} at {address}: {}", self.fault)?,
-            What::Referrers => {
-                write!(f, "cannot list what refers to {reference} at {address}: {}", self.fault)?
-            }
         }
         tried.iter().try_for_each(|tried| write!(f, "; before, {}: {}", tried.address, tried.fault))
     }

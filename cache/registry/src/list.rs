@@ -1,6 +1,6 @@
-//! What a repository has: its tags, and what refers to a manifest.
+//! What a repository has: its tags.
 
-use oci::{Descriptor, Digest, Index, Reference};
+use oci::Reference;
 use reqwest::{Method, Url, header::LINK};
 use serde::Deserialize;
 
@@ -62,41 +62,6 @@ impl Client {
             };
         }
         Err(route.fail(Fault::TooLarge { limit: PAGES as u64 * self.limits().manifest_bytes }))
-    }
-
-    /// What refers to a manifest by its `subject`: signatures, SBOMs (distribution-spec v1.1, § Listing Referrers). A registry
-    /// without that list is asked for the tag that stands for it.
-    ///
-    /// # Errors
-    /// What the registry did.
-    pub async fn referrers(&self, repository: &Reference, subject: Digest) -> Result<Vec<Descriptor>, Error> {
-        let path = format!("referrers/{subject}");
-        let tag = format!("manifests/sha256-{}", subject.hex());
-        for path in [path, tag] {
-            if let Some(index) = self.index(repository, &path).await? {
-                return Ok(index.manifests);
-            }
-        }
-        Ok(Vec::new())
-    }
-
-    async fn index(&self, repository: &Reference, path: &str) -> Result<Option<Index>, Error> {
-        let mut route = self.push_route(repository, What::Referrers)?;
-        let accept = Some("application/vnd.oci.image.index.v1+json");
-        let question = Question { accept, ..Question::read(Method::GET, path) };
-        loop {
-            match self.ask(route.endpoint(), &question).await {
-                Ok(response) => {
-                    self.learn(&route);
-                    let limits = self.limits();
-                    let bytes = body(response, limits.manifest_bytes, limits.idle).await;
-                    let index = bytes.and_then(|bytes| Ok(Index::parse(&bytes)?));
-                    return index.map(Some).map_err(|fault| route.fail(fault));
-                }
-                Err(Fault::NotFound { .. }) => return Ok(None),
-                Err(fault) => route.after(fault).await?,
-            }
-        }
     }
 }
 

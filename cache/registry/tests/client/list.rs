@@ -1,6 +1,6 @@
-//! Tags and referrers.
+//! Tags.
 
-use oci::{Descriptor, Digest, Index, MediaType, Reference};
+use oci::Reference;
 
 use crate::support::{Reply, Server, client};
 
@@ -31,27 +31,4 @@ async fn an_endless_list_of_tags_on_another_host_is_refused() {
     .await;
     let error = client("").tags(&repository(&server)).await.expect_err("another host");
     assert_eq!(error.code(), "registry-answer");
-}
-
-#[tokio::test]
-async fn referrers_come_from_the_list_or_from_the_tag() {
-    let subject = Digest::of(b"subject");
-    let found = Descriptor::of(MediaType::manifest(), b"a signature");
-    let index = Index::new(vec![found.clone()]).bytes();
-    for by_tag in [false, true] {
-        let index = index.clone();
-        let wanted = match by_tag {
-            true => format!("/v2/app/manifests/sha256-{}", subject.hex()),
-            false => format!("/v2/app/referrers/{subject}"),
-        };
-        let server = Server::start(move |seen| match seen.path == wanted {
-            true => Reply::new(200, index.clone()).with("Content-Type", MediaType::index().as_str()),
-            false => Reply::new(404, ""),
-        })
-        .await;
-        let referrers = client("").referrers(&repository(&server), subject).await.expect("a list");
-        assert_eq!(referrers, std::slice::from_ref(&found));
-        let none = client("").referrers(&repository(&server), Digest::of(b"other")).await.expect("a list");
-        assert_eq!(none, []);
-    }
 }
