@@ -14,4 +14,4 @@ out=${OUT:-$top/docs}
 mkdir -p "$out/bench"
 raw=$out/bench/$(date +%F)-$(nproc)-cores.json
 python3 "$top/tests/bench/bench.py" --kiln "$KILN" --json "$raw" "$@"
-python3 "$top/tests/bench/table.py" "$raw" > "$out/benchmarks.md"
+"$top/tests/bench/table.sh" "$out"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""table.py RAW.json: docs/benchmarks.md, on standard output."""
+"""table.py RAW.json...: docs/benchmarks.md, on standard output, of what run.sh and ship.sh measured."""
 import json
 import statistics
 import sys
@@ -52,11 +52,10 @@ def table(document):
             yield f"| {workload} | {phase} | " + " | ".join(cells) + " |"
 
 
-def main():
-    raw = Path(sys.argv[1])
-    document = json.loads(raw.read_text())
+def builds(raw, document):
     machine = document["machine"]
-    print(f"""# Benchmarks
+    print(f"""
+## Builds
 
 Written by `tests/bench/run.sh`; the raw data is in `docs/bench/{raw.name}`.
 
@@ -75,6 +74,39 @@ daemon and its steps included. What was written before is flushed to disk before
     for name in dict.fromkeys(row["workload"] for row in document["results"]):
         print(f"| {name} | {WORKLOADS[name]} |")
     print("\nPhases: " + "; ".join(f"{name}, {meaning}" for name, meaning in PHASES.items()) + ".")
+
+
+def ship(raw, document):
+    machine, results = document["machine"], document["results"]
+    print(f"""
+## Pulls and pushes
+
+Written by `tests/bench/ship.sh`; the raw data is in `docs/bench/{raw.name}`.
+
+An image of {document['layers']} layers, {document['mib']} MiB before compression, half of it random bytes in large files
+and half text in files of 25 kB, from a registry on the same machine and to an empty one. The programs take turns; each pull
+begins without an image, and each push sends what was pulled. The registry, on the same cores, is not counted. `kiln`,
+`buildah` and `docker` unpack what they pull; `kiln --no-unpack` and `skopeo` keep the blobs. Of what is pushed `buildah` makes
+the blobs anew. In a cell as above: the median of the wall seconds, least and greatest; processor seconds, peak memory.
+
+{document['date']}, {document['runs']} runs; {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Linux {machine['kernel']}.
+""")
+    for name, version in document["builders"].items():
+        print(f"- {name}: {version}")
+    print("\n| program | pull | push |\n|---|---|---|")
+    of = {(phase, name): [row for row in results if (row["phase"], row["builder"]) == (phase, name)]
+          for phase in ("pull", "push") for name in document["builders"]}
+    walls = {phase: median(of[phase, "kiln"], "wall_seconds") for phase in ("pull", "push")}
+    for name in document["builders"]:
+        cells = [cell(of[phase, name], walls[phase] if name != "kiln" else None) for phase in ("pull", "push")]
+        print(f"| {name} | {cells[0]} | {cells[1]} |")
+
+
+def main():
+    print("# Benchmarks")
+    for raw in map(Path, sys.argv[1:]):
+        document = json.loads(raw.read_text())
+        (ship if "layers" in document else builds)(raw, document)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 # docker.sh stop DIR:  ends it.
 #
 # The packages are unpacked into DIR, not installed: nothing of this system changes or is upgraded. Containers have the
-# host's network or none, so no firewall rule is made. CGROUP_PARENT names the cgroup its containers are put below,
+# host's network or none, so no firewall rule is made. CONTAINERD_STORE=false lets Docker keep its images itself, layer by
+# layer, as it did before containerd could. CGROUP_PARENT names the cgroup its containers are put below,
 # REGISTRY_MIRROR a mirror of docker.io.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -48,7 +49,7 @@ start() {
   ln -sf "$dir/root/usr/libexec/docker/cli-plugins/docker-buildx" "$dir/config/cli-plugins/docker-buildx"
   cat > "$dir/daemon.json" <<E2
 {
-  "features": { "containerd-snapshotter": true },
+  "features": { "containerd-snapshotter": ${CONTAINERD_STORE:-true} },
   "iptables": false, "ip6tables": false, "bridge": "none",
   "cgroup-parent": "${CGROUP_PARENT:-}",
   "data-root": "$dir/data", "exec-root": "$dir/run/exec", "pidfile": "$dir/run/pid",

@@ -8,6 +8,7 @@
 //! serve = "www"                   # a folder that is served while the case runs, as http://any.host (kiln_tests::server)
 //! context = "{server}/a.tar"      # what is built in place of the folder `context`, if there is one
 //! stdin = "context.tar"           # a file of the case
+//! output = "oci-mediatypes=false" # further keys of the output that is compared
 //! args = ["--target", "x"]        # {case} is the copy's path, {server} the address of what is served
 //! env = { TOKEN = "x" }           # variables that the program is given
 //! exit = 1
@@ -68,6 +69,8 @@ pub struct Expected {
     pub context: Option<String>,
     /// The file of the case that is standard input; none for that of the build before.
     pub stdin: Option<String>,
+    /// Further keys of the output that is compared; none for those of the build before.
+    pub output: Option<String>,
     /// Variables that the program is given, those of the builds before too.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -161,7 +164,7 @@ impl Case {
 
 impl Expected {
     /// The keys of `case.toml` that this type holds.
-    const KEYS: [&str; 10] = [
+    const KEYS: [&str; 11] = [
         "args",
         "env",
         "requests",
@@ -172,6 +175,7 @@ impl Expected {
         "digest",
         "context",
         "stdin",
+        "output",
     ];
 }
 

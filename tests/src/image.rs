@@ -19,6 +19,8 @@ pub struct Image {
     layers: Vec<Vec<u8>>,
     /// Of an index its images, in its order, each with its platform as the index has it.
     pub platforms: Vec<(Value, Image)>,
+    /// `index.json` and the documents below it down to the manifests, without digests and sizes.
+    pub documents: String,
 }
 
 fn bad(what: impl Into<String>) -> io::Error {
@@ -64,7 +66,9 @@ impl Image {
         }
         let index: Value =
             serde_json::from_slice(members.get("index.json").ok_or_else(|| bad("no index.json"))?)?;
-        Image::of(&members, text(&index, "/manifests/0/digest")?)
+        let mut image = Image::of(&members, text(&index, "/manifests/0/digest")?)?;
+        image.documents = format!("== index.json\n{}{}", shown(&index)?, image.documents);
+        Ok(image)
     }
 
     /// The image of that digest.
@@ -76,8 +80,11 @@ impl Image {
         if manifest.get("manifests").is_some() {
             let one =
                 |entry: &Value| Ok((entry["platform"].clone(), Image::of(members, text(entry, "/digest")?)?));
-            let platforms = listed(&manifest, "/manifests").iter().map(one).collect::<io::Result<_>>()?;
-            return Ok(Image { manifest: digest.to_owned(), platforms, ..Image::default() });
+            let platforms: Vec<(Value, Image)> =
+                listed(&manifest, "/manifests").iter().map(one).collect::<io::Result<_>>()?;
+            let below: String = platforms.iter().map(|(_, image)| image.documents.as_str()).collect();
+            let documents = format!("== index\n{}{below}", shown(&manifest)?);
+            return Ok(Image { manifest: digest.to_owned(), platforms, documents, ..Image::default() });
         }
         let config: Value = serde_json::from_slice(blob(members, text(&manifest, "/config/digest")?)?)?;
         let mut layers = Vec::new();
@@ -88,7 +95,8 @@ impl Image {
         if listed(&config, "/rootfs/diff_ids") != diff_ids {
             return Err(bad("the config's diff ids are not those of the layers"));
         }
-        Ok(Image { manifest: digest.to_owned(), config, layers, platforms: Vec::new() })
+        let documents = format!("== manifest\n{}", shown(&manifest)?);
+        Ok(Image { manifest: digest.to_owned(), config, layers, platforms: Vec::new(), documents })
     }
 
     /// The image as text: the config without times and digests, then one line a file, in the archive's order:
@@ -134,6 +142,24 @@ impl Image {
             }
         }
         Err(io::Error::new(io::ErrorKind::NotFound, path))
+    }
+}
+
+/// A document without digests and sizes, which differ with every byte.
+fn shown(document: &Value) -> io::Result<String> {
+    let mut document = document.clone();
+    without_digests(&mut document);
+    Ok(format!("{}\n", serde_json::to_string_pretty(&document)?))
+}
+
+fn without_digests(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|name, _| name != "digest" && name != "size");
+            fields.values_mut().for_each(without_digests);
+        }
+        Value::Array(values) => values.iter_mut().for_each(without_digests),
+        _ => {}
     }
 }
 

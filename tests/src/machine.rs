@@ -12,6 +12,15 @@ pub fn skip(test: &str, reason: &str) {
     println!("SKIP {test}: {reason}");
 }
 
+/// Whether a test cannot run here, which is then said.
+pub fn cannot<'a>(test: &str, needs: impl IntoIterator<Item = &'a str>) -> bool {
+    let lack = needs.into_iter().find_map(lacks);
+    if let Some(reason) = &lack {
+        skip(test, reason);
+    }
+    lack.is_some()
+}
+
 /// Why the machine lacks `need`, or none where it has it.
 ///
 /// Needs: `root`, `busybox` (the base image of the fixtures), `program:NAME`, a program on the `PATH`, and

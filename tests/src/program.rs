@@ -19,6 +19,32 @@ pub fn program() -> &'static Path {
     PROGRAM.get_or_init(|| std::env::var_os("KILN_BIN").map_or_else(build_program, PathBuf::from))
 }
 
+/// Kiln, with nothing of this machine and of this process's environment that changes what it does or says: no settings, no
+/// logins, no engine of Docker's.
+pub fn kiln() -> Command {
+    let mut command = Command::new(program());
+    quiet(&mut command);
+    command
+}
+
+/// Takes away what changes what Kiln does or says.
+fn quiet(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let ours = ["KILN_", "BUILDKIT_", "DOCKER_", "CONTAINERS_", "XDG_"]
+            .iter()
+            .any(|start| text.starts_with(start));
+        if ours || ["SOURCE_DATE_EPOCH", "REGISTRY_AUTH_FILE"].contains(&text.as_ref()) {
+            command.env_remove(name);
+        }
+    }
+    // What stands for /etc, and for the user's own settings and logins.
+    command
+        .env("KILN_ETC", "/nonexistent")
+        .env("XDG_CONFIG_HOME", "/nonexistent")
+        .env("DOCKER_CONFIG", "/nonexistent");
+}
+
 fn build_program() -> PathBuf {
     let test = std::env::current_exe().expect("a running program has a path");
     // <target>/<triple>/<profile>/deps/<test>
@@ -132,23 +158,27 @@ impl Build {
 
     /// With an OCI archive at `path` as its output.
     pub fn to_archive(self, path: &Path) -> Self {
-        self.argument("-o").argument(format!("type=oci,dest={}", path.display()))
+        self.to_archive_with(path, "")
+    }
+
+    /// With further keys of that output.
+    pub fn to_archive_with(self, path: &Path, keys: &str) -> Self {
+        let comma = if keys.is_empty() { "" } else { "," };
+        self.argument("-o").argument(format!("type=oci,dest={}{comma}{keys}", path.display()))
     }
 
     /// The command line, with nothing of this process's environment that changes what a build does or says.
     pub fn command(&self) -> Command {
         let mut command = if self.without_capabilities.is_empty() {
-            Command::new(program())
+            kiln()
         } else {
             let dropped =
                 self.without_capabilities.iter().map(|name| format!("-{name}")).collect::<Vec<_>>().join(",");
             let mut command = Command::new("setpriv");
             command.arg(format!("--bounding-set={dropped}")).arg(program());
+            quiet(&mut command);
             command
         };
-        for name in ["BUILDKIT_PROGRESS", "DOCKER_DEFAULT_PLATFORM", "KILN_ROOT", "SOURCE_DATE_EPOCH"] {
-            command.env_remove(name);
-        }
         command.envs(&self.env);
         command.arg("--root").arg(&self.root).arg("build");
         // What ran is known only where the case does not look at another view.

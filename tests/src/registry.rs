@@ -29,6 +29,15 @@ impl Registry {
     /// # Errors
     /// As [`Registry::start`].
     pub fn start_with(lines: &str, files: &[(&str, &str)]) -> io::Result<Registry> {
+        Registry::start_as("", lines, files)
+    }
+
+    /// Starts one with further settings of how it speaks, `tls: {…}`, besides lines and files as [`Registry::start_with`]
+    /// takes them.
+    ///
+    /// # Errors
+    /// As [`Registry::start`].
+    pub fn start_as(http: &str, lines: &str, files: &[(&str, &str)]) -> io::Result<Registry> {
         let folder = tempfile::tempdir()?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let address = format!("127.0.0.1:{port}");
@@ -37,7 +46,7 @@ impl Registry {
         fs::write(
             &settings,
             format!(
-                "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {address}}}\n{}\n",
+                "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {address}, {http}}}\n{}\n",
                 data.display(),
                 lines.replace("FOLDER", &folder.path().display().to_string())
             ),
@@ -68,6 +77,11 @@ impl Registry {
     /// `127.0.0.1:PORT`.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where it keeps what it has.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     /// Copies `reference` of the OCI layout to `repository:tag` of this registry, with skopeo.

@@ -21,18 +21,20 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, JoinHandle},
+    thread,
     time::Duration,
 };
 
 use oci::Digest;
+
+use crate::listener::Listener;
 
 /// When every file was last modified.
 const MODIFIED: &str = "Tue, 14 Nov 2023 22:13:20 GMT";
@@ -42,9 +44,8 @@ const NOW: &str = "Wed, 15 Nov 2023 08:00:00 GMT";
 
 /// A running server; it ends when this value is dropped.
 pub struct Server {
-    address: SocketAddr,
+    listener: Listener,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -52,7 +53,6 @@ struct Shared {
     log: Mutex<Vec<String>>,
     /// How often a path was asked for.
     asked: Mutex<BTreeMap<String, u32>>,
-    over: AtomicBool,
 }
 
 impl Server {
@@ -61,31 +61,16 @@ impl Server {
     /// # Errors
     /// No port is free.
     pub fn start(folder: &Path) -> io::Result<Server> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let address = listener.local_addr()?;
-        let shared = Arc::new(Shared {
-            folder: folder.to_owned(),
-            log: Mutex::default(),
-            asked: Mutex::default(),
-            over: AtomicBool::new(false),
-        });
+        let shared =
+            Arc::new(Shared { folder: folder.to_owned(), log: Mutex::default(), asked: Mutex::default() });
         let served = shared.clone();
-        let thread = thread::spawn(move || {
-            for stream in listener.incoming() {
-                if served.over.load(Ordering::SeqCst) {
-                    return;
-                }
-                let served = served.clone();
-                // A client that goes away is no failure of the server.
-                thread::spawn(move || stream.and_then(|stream| served.answer(stream)).unwrap_or_default());
-            }
-        });
-        Ok(Server { address, shared, thread: Some(thread) })
+        let listener = Listener::start(move |stream, over| served.answer(stream, over))?;
+        Ok(Server { listener, shared })
     }
 
     /// `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.listener.address())
     }
 
     /// What was asked since this was last called.
@@ -94,25 +79,14 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.shared.over.store(true, Ordering::SeqCst);
-        // Wakes the thread, which looks before it answers.
-        let _woken = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take() {
-            let _ended = thread.join();
-        }
-    }
-}
-
 /// One request, taken apart.
-struct Request {
-    method: String,
-    target: String,
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) target: String,
     path: String,
     query: BTreeMap<String, String>,
-    headers: BTreeMap<String, String>,
-    body: Vec<u8>,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// An answer without its body.
@@ -122,7 +96,7 @@ struct Head {
 }
 
 impl Shared {
-    fn answer(&self, stream: TcpStream) -> io::Result<()> {
+    fn answer(&self, stream: TcpStream, over: &AtomicBool) -> io::Result<()> {
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         let request = Request::read(&mut BufReader::new(stream.try_clone()?))?;
         let range = request.headers.get("range").map(|range| format!(" {range}")).unwrap_or_default();
@@ -147,7 +121,7 @@ impl Shared {
             (Some(bytes), _) if head.status == 200 => write_part(stream, &head, &body, bytes),
             (_, Some(bytes)) if head.status == 200 => {
                 write_part(stream.try_clone()?, &head, &body, bytes)?;
-                while !self.over.load(Ordering::SeqCst) {
+                while !over.load(Ordering::SeqCst) {
                     thread::sleep(Duration::from_millis(20));
                 }
                 Ok(())
@@ -265,7 +239,7 @@ impl Shared {
 }
 
 impl Request {
-    fn read(from: &mut impl BufRead) -> io::Result<Request> {
+    pub(crate) fn read(from: &mut impl BufRead) -> io::Result<Request> {
         let mut line = String::new();
         from.read_line(&mut line)?;
         let mut words = line.split_whitespace().map(str::to_owned);

@@ -21,11 +21,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// Says why a test cannot run here, and whether.
 fn cannot(test: &str, needs: &[&str]) -> bool {
-    let lack = needs.iter().find_map(|need| machine::lacks(need));
-    if let Some(reason) = &lack {
-        machine::skip(test, reason);
-    }
-    lack.is_some()
+    machine::cannot(test, needs.iter().copied())
 }
 
 /// A context with a Dockerfile, and room for a state folder and an output beside it.

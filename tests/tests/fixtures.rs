@@ -1,7 +1,7 @@
 //! Every folder `tests/fixtures/<area>/<case>/` is a test named `area/case`; `kiln_tests::case` tells its form.
 //!
 //! What is in a case's `expect/` is compared: `graph.txt` (what the frontend asked for), `image.txt` (the image's
-//! config, then a line a file), `stderr.txt` (what the user sees) and, of a case with `--call`, `stdout.txt` (the answer),
+//! config, then a line a file), `documents.txt` (indexes and manifests, without digests and sizes), `stderr.txt` (what the user sees) and, of a case with `--call`, `stdout.txt` (the answer),
 //! each of the last build that has one. `BLESS=1` writes them instead.
 //!
 //! `twice/area/case` builds the case two times, in two folders, state folders, time zones and umasks, with one and
@@ -118,6 +118,7 @@ struct Given {
     env: BTreeMap<String, String>,
     context: Option<String>,
     stdin: Option<String>,
+    output: Option<String>,
 }
 
 impl Given {
@@ -131,6 +132,7 @@ impl Given {
         self.env.extend(build.env.clone());
         self.context = build.context.clone().or(self.context.take());
         self.stdin = build.stdin.clone().or(self.stdin.take());
+        self.output = build.output.clone().or(self.output.take());
     }
 }
 
@@ -169,6 +171,10 @@ fn check(folder: &Path) -> Result<(), Failed> {
     if let (Some(image), true) = (&observed.image, case.then.is_empty()) {
         compare(folder, "image.txt", &image.show(base_layers).map_err(|error| error.to_string())?)?;
     }
+    // Of most cases the documents say nothing new.
+    if let (Some(image), true) = (&observed.image, folder.join("expect/documents.txt").exists()) {
+        compare(folder, "documents.txt", &image.documents)?;
+    }
     if let Some(stdout) = &observed.stdout {
         compare(folder, "stdout.txt", stdout)?;
     }
@@ -193,8 +199,9 @@ fn prepare(
     scratch: &Path,
 ) -> Result<Build, Failed> {
     let copy = scratch.join("case");
-    let mut build =
-        Build::new(&scratch.join("root"), &copy.join("context")).to_archive(&scratch.join("image.tar"));
+    let keys = given.output.as_deref().unwrap_or_default();
+    let mut build = Build::new(&scratch.join("root"), &copy.join("context"))
+        .to_archive_with(&scratch.join("image.tar"), keys);
     build.without_capabilities.clone_from(&case.without_capabilities);
     build.env.clone_from(&given.env);
     build.stdin = given.stdin.as_ref().map(|file| copy.join(file));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use kiln_tests::machine;
-use kiln_tests::program::program;
+use kiln_tests::program::kiln;
 use kiln_tests::registry::Registry;
 
 /// `ada:hunter2`, bcrypt of cost 5.
@@ -13,13 +13,8 @@ const HTPASSWD: &str = "ada:$2y$05$abcdefghijklmnopqrstuuoXuKqgZXLiJqzfmMXDDhSFP
 
 /// Says why a test cannot run here, and whether.
 fn cannot(test: &str, programs: &[&str]) -> bool {
-    let needs = ["root".to_owned(), "busybox".to_owned()];
-    let programs = programs.iter().map(|program| format!("program:{program}"));
-    let lack = needs.into_iter().chain(programs).find_map(|need| machine::lacks(&need));
-    if let Some(reason) = &lack {
-        machine::skip(test, reason);
-    }
-    lack.is_some()
+    let programs: Vec<String> = programs.iter().map(|program| format!("program:{program}")).collect();
+    machine::cannot(test, ["root", "busybox"].into_iter().chain(programs.iter().map(String::as_str)))
 }
 
 /// A folder with a context, state folders, and a home without logins.
@@ -44,11 +39,8 @@ impl Place {
 
     fn kiln_with(&self, root: &str, words: &str, input: Stdio) -> Output {
         let place = self.0.path().display().to_string();
-        let mut command = Command::new(program());
+        let mut command = kiln();
         command.arg("--root").arg(self.path(root)).env("DOCKER_CONFIG", self.path("docker"));
-        for name in ["BUILDKIT_PROGRESS", "DOCKER_DEFAULT_PLATFORM", "KILN_ROOT", "SOURCE_DATE_EPOCH"] {
-            command.env_remove(name);
-        }
         command.args(words.split(' ').map(|word| word.replace("PLACE", &place)));
         command.stdin(input).output().expect("the program was built")
     }
@@ -225,4 +217,130 @@ fn images_are_saved_and_loaded() {
     assert!(none.contains("archive"), "{none}");
     place.fails("e", "save -o PLACE/none.tar none", 1);
     assert!(!place.path("none.tar").exists());
+}
+
+#[test]
+fn without_a_docker_engine_nothing_is_built_for_it() {
+    if cannot("ship::without_a_docker_engine_nothing_is_built_for_it", &[]) {
+        return;
+    }
+    let place = Place::new("FROM scratch\nCOPY Dockerfile /\n");
+    let fails = |words: &str| {
+        let nobody = format!("unix://{}", place.path("nobody.sock").display());
+        let mut command = kiln();
+        command.arg("--root").arg(place.path("root")).env("DOCKER_HOST", nobody).args(words.split(' '));
+        let output = command.arg(place.path("context")).output().expect("the program was built");
+        assert_eq!(output.status.code(), Some(1), "kiln {words}: {}", said(&output));
+        said(&output)
+    };
+    for words in ["build --load", "build -o type=docker", "build --load -o type=cacheonly"] {
+        let error = fails(words);
+        assert!(error.contains("error[docker-not-there]") && error.contains("nobody.sock"), "{error}");
+        assert!(error.contains("-o type=docker,dest="), "{error}");
+        assert!(!error.contains("COPY"), "{error}");
+    }
+    place.done("root", "build -q -t app:1 PLACE/context");
+    let text = place.fails("root", "push app:1 docker-daemon:UPPER", 2);
+    assert!(text.contains("UPPER"), "{text}");
+}
+
+#[test]
+fn dockers_media_types_and_annotations_reach_a_registry() {
+    let test = "ship::dockers_media_types_and_annotations_reach_a_registry";
+    if cannot(test, &["docker-registry", "skopeo"]) {
+        return;
+    }
+    let registry = Registry::start().expect("it starts");
+    let host = registry.address();
+    let place = Place::new("FROM busybox\nARG TARGETARCH\nCOPY Dockerfile /of-$TARGETARCH\n");
+    let raw = |name: &str| run("skopeo", &format!("inspect --tls-verify=false --raw docker://{host}/{name}"));
+    for (tag, keys, layer) in [
+        ("gzip", "", "rootfs.diff.tar.gzip"),
+        ("plain", ",compression=uncompressed,force-compression=true", "rootfs.diff.tar\""),
+        ("zstd", ",compression=zstd,force-compression=true", "rootfs.diff.tar.zstd"),
+    ] {
+        let digest =
+            place.build(&format!("-o type=registry,oci-mediatypes=false,name={host}/app:{tag}{keys}"));
+        let manifest = raw(&format!("app:{tag}"));
+        assert!(manifest.contains("application/vnd.docker.distribution.manifest.v2+json"), "{manifest}");
+        assert_eq!(manifest.matches(layer).count(), 2, "{manifest}");
+        assert!(!manifest.contains("vnd.oci"), "{manifest}");
+        assert_eq!(place.done(tag, &format!("pull -q {host}/app:{tag}")), digest);
+    }
+    fs::write(place.path("none"), "FROM scratch\nARG TARGETARCH\nCOPY none /of-$TARGETARCH\n")
+        .expect("written");
+    let output = format!("type=registry,compatibility-version=20,name={host}/app:both");
+    place.done(
+        "root",
+        &format!("build -q --platform linux/amd64,linux/arm64 -o {output} -f PLACE/none PLACE"),
+    );
+    let list = raw("app:both");
+    assert!(list.contains("application/vnd.docker.distribution.manifest.list.v2+json"), "{list}");
+    assert_eq!(list.matches("application/vnd.docker.distribution.manifest.v2+json").count(), 2, "{list}");
+
+    let annotated =
+        format!("--annotation index:a=1 --annotation manifest:b=2 -o type=registry,name={host}/app:a");
+    place.done(
+        "root",
+        &format!("build -q --platform linux/amd64,linux/arm64 {annotated} -f PLACE/none PLACE"),
+    );
+    let index = raw("app:a");
+    assert!(index.contains("\"annotations\":{\"a\":\"1\"}"), "{index}");
+    let manifest =
+        run("skopeo", &format!("--override-arch arm64 inspect --tls-verify=false docker://{host}/app:a"));
+    assert!(manifest.contains("arm64"), "{manifest}");
+}
+
+#[test]
+fn an_image_without_a_tag_is_pushed_by_its_digest() {
+    if cannot("ship::an_image_without_a_tag_is_pushed_by_its_digest", &["docker-registry"]) {
+        return;
+    }
+    let registry = Registry::start().expect("it starts");
+    let host = registry.address();
+    let place = Place::new("FROM busybox\nCOPY Dockerfile /\n");
+    let digest = place.build(&format!(
+        "-o type=image,push=true,dangling-name-prefix={host}/dangling --metadata-file PLACE/metadata"
+    ));
+    let metadata = fs::read_to_string(place.path("metadata")).expect("it was asked for");
+    assert!(metadata.contains(&format!("\"image.name\": \"{host}/dangling@{digest}\"")), "{metadata}");
+    assert_eq!(place.done("other", &format!("pull -q {host}/dangling@{digest}")), digest);
+    let tags = place.fails("root", &format!("tags {host}/dangling"), 1);
+    assert!(tags.contains("NAME_UNKNOWN") || tags.contains("not found"), "{tags}");
+    // One that has a name needs none.
+    place.build(&format!(
+        "-t app:1 -o type=image,dangling-name-prefix={host}/more,danging-name-empty-only=true --metadata-file PLACE/metadata"
+    ));
+    let metadata = fs::read_to_string(place.path("metadata")).expect("it was asked for");
+    assert!(metadata.contains("\"image.name\": \"docker.io/library/app:1\""), "{metadata}");
+    // `--push` is of all images, and with none makes one.
+    place.build(&format!("--push -t {host}/pushed:1 -o type=image,store=false"));
+    place.build(&format!("--push -t {host}/pushed:2 -o type=local,dest=PLACE/files"));
+    assert_eq!(place.done("root", &format!("tags {host}/pushed")), "1\n2");
+    assert!(place.path("files/Dockerfile").exists());
+}
+
+#[test]
+fn one_output_may_reach_an_insecure_registry() {
+    if cannot("ship::one_output_may_reach_an_insecure_registry", &["docker-registry", "openssl"]) {
+        return;
+    }
+    let place = Place::new("FROM busybox\nCOPY Dockerfile /\n");
+    let (key, certificate) = (place.path("key.pem"), place.path("certificate.pem"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=elsewhere"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output();
+    assert!(made.expect("openssl").status.success());
+    let tls = format!("tls: {{certificate: {}, key: {}}}", certificate.display(), key.display());
+    let registry = Registry::start_as(&tls, "", &[]).expect("it starts");
+    let host = registry.address();
+    let base = machine::base_argument().expect("the test asked for it");
+    place.fails("root", &format!("build --build-context {base} --push -t {host}/app:1 PLACE/context"), 1);
+    let output = format!("type=registry,name={host}/app:1,registry.insecure=true");
+    let digest = place.build(&format!("-o {output}"));
+    assert!(digest.starts_with("sha256:"), "{digest}");
 }

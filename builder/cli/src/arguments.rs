@@ -4,6 +4,16 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+mod copy;
+mod house;
+mod index;
+mod rollback;
+
+pub use copy::{Artifact, ArtifactCommand, ArtifactFetch, Copy, Referrers};
+pub use house::{Du, Prune};
+pub use index::{Index, IndexCommand, IndexCreate, IndexInspect};
+pub use rollback::Rollback;
+
 /// Builds container images: Dockerfile in, layered OCI image out. No daemon.
 #[derive(Debug, Parser)]
 #[command(name = "kiln", version, max_term_width = 100, disable_help_subcommand = true)]
@@ -29,7 +39,7 @@ pub enum Command {
     Images(Images),
     /// Show an image's config as JSON
     Inspect(Inspect),
-    /// Show an image's layers and what made them
+    /// Show an image's layers and what made them, or with --tag what a name stood for
     History(History),
     /// Give an image another name
     Tag(Tag),
@@ -43,12 +53,26 @@ pub enum Command {
     Logout(Logout),
     /// Fetch images from their registries
     Pull(Pull),
-    /// Send an image to registries
+    /// Send an image to registries, or to the Docker Engine
     Push(Push),
     /// List the tags of a repository in its registry
     Tags(Tags),
+    /// Copy images and other artifacts from registry to registry
+    Copy(Copy),
+    /// Make and show indexes: the images of several platforms under one name
+    Index(Index),
+    /// List what refers to an image in its registry: signatures, SBOMs, attestations
+    Referrers(Referrers),
+    /// Fetch artifacts that are no images
+    Artifact(Artifact),
     /// Remove names of images, and what nothing else needs
     Rmi(Rmi),
+    /// Show what the state folder holds, and how much of it can be removed
+    Du(Du),
+    /// Remove build cache
+    Prune(Prune),
+    /// Point a name back to an image that it had
+    Rollback(Rollback),
 }
 
 /// `kiln build`.
@@ -78,8 +102,9 @@ pub struct Build {
     /// Add a label to the image
     #[arg(long = "label", value_name = "NAME=VALUE")]
     pub labels: Vec<String>,
-    /// Add an annotation to the image's manifest
-    #[arg(long = "annotation", value_name = "NAME=VALUE")]
+    /// Add an annotation to the image: of its manifests, or where LEVEL says: index, index-descriptor, manifest or
+    /// manifest-descriptor, with [OS/ARCH] behind it for one platform
+    #[arg(long = "annotation", value_name = "[LEVEL,…:]NAME=VALUE")]
     pub annotations: Vec<String>,
     /// Give steps a secret: id=ID[,src=FILE|,env=VARIABLE]
     #[arg(long = "secret", value_name = "id=ID,…")]
@@ -87,10 +112,14 @@ pub struct Build {
     /// Push the image to the registries of its names; the same as -o type=registry
     #[arg(long)]
     pub push: bool,
+    /// Load the image into the Docker Engine; the same as -o type=docker
+    #[arg(long)]
+    pub load: bool,
     /// Give steps an ssh agent: default, or ID=SOCKET
     #[arg(long = "ssh", value_name = "default|ID=SOCKET")]
     pub ssh: Vec<String>,
-    /// Where the result goes: type=oci|docker|local|tar|cacheonly,dest=PATH [default: the local store]
+    /// Where the result goes, as often as wanted: type=image|registry|oci|docker|local|tar|cacheonly and keys, as
+    /// dest=PATH, name=NAME, compression=zstd [default: the local store]
     #[arg(short = 'o', long = "output", value_name = "type=TYPE,…")]
     pub outputs: Vec<String>,
     /// Run every step, whatever the cache has
@@ -99,9 +128,15 @@ pub struct Build {
     /// Run every step of these stages
     #[arg(long = "no-cache-filter", value_name = "STAGE[,…]", value_delimiter = ',')]
     pub no_cache_filter: Vec<String>,
-    /// Ask registries for base images even if the local store has them
-    #[arg(long)]
-    pub pull: bool,
+    /// Ask registries for base images: always, missing, newer or never; --pull alone is always
+    #[arg(
+        long, num_args = 0..=1, require_equals = true, default_value = "missing", default_missing_value = "always",
+        hide_default_value = true, value_name = "WHEN"
+    )]
+    pub pull: String,
+    /// How long a registry's answer about a base image saves the next question; 0 is not at all
+    #[arg(long, value_name = "DURATION", env = "KILN_RESOLVE_TTL", default_value = "10m")]
+    pub resolve_ttl: String,
     /// How progress is shown: auto, tty, plain, quiet, rawjson or none
     #[arg(long, value_name = "MODE", env = "BUILDKIT_PROGRESS", default_value = "auto")]
     pub progress: String,
@@ -158,8 +193,6 @@ pub struct Others {
     pub force_rm: bool,
     #[arg(long, hide = true)]
     pub compress: bool,
-    #[arg(long, hide = true)]
-    pub load: bool,
     #[arg(long, hide = true)]
     pub squash: bool,
     #[arg(long, hide = true)]
@@ -268,6 +301,12 @@ pub struct History {
     /// Write JSON, one entry a line
     #[arg(long)]
     pub json: bool,
+    /// Show which images the name had instead
+    #[arg(long)]
+    pub tag: bool,
+    /// With --tag: in its registry, as far as is known here
+    #[arg(long, requires = "tag")]
+    pub registry: bool,
 }
 
 /// `kiln tag`.
@@ -347,6 +386,9 @@ pub struct Pull {
     /// Fetch what there is for this platform, for instance linux/arm64
     #[arg(long, value_name = "OS/ARCH", env = "DOCKER_DEFAULT_PLATFORM")]
     pub platform: Option<String>,
+    /// Do not unpack the layers: for images that are only pushed or saved again
+    #[arg(long)]
+    pub no_unpack: bool,
     #[command(flatten)]
     pub shown: Shown,
 }
@@ -356,7 +398,7 @@ pub struct Pull {
 pub struct Push {
     /// An image of the local store
     pub image: String,
-    /// Names to give it in their registries [default: the image's own]
+    /// Names to give it in their registries, or docker-daemon:NAME for the Docker Engine [default: the image's own]
     #[arg(value_name = "REGISTRY/NAME[:TAG]")]
     pub names: Vec<String>,
     #[command(flatten)]

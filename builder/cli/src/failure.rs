@@ -45,6 +45,11 @@ impl Failure {
         Failure { status: 2, kind: Kind::Usage(message.into(), Some(help.into())) }
     }
 
+    /// Something that is not there, and where to look.
+    pub fn none(message: impl Into<String>, help: impl Into<String>) -> Failure {
+        Failure { status: 1, kind: Kind::Usage(message.into(), Some(help.into())) }
+    }
+
     /// Something of the machine that failed.
     pub fn machine(message: impl Into<String>) -> Failure {
         Failure { status: 1, kind: Kind::Usage(message.into(), None) }
@@ -114,7 +119,7 @@ impl View<'_> {
                 self.cause(Some(vertex), *source_range, cause)
             }
             Error::Other(cause) => self.cause(None, None, cause),
-            Error::Cancelled => self.message("cancelled", "the build was cancelled", None, None),
+            Error::Cancelled => self.message("cancelled", "it was cancelled", None, None),
         }
     }
 
@@ -140,7 +145,9 @@ impl View<'_> {
     }
 
     fn message(&self, code: &str, message: &str, span: Option<Span>, help: Option<&str>) -> String {
-        self.titled(Level::ERROR, code, message, span, help.map(|help| Level::HELP.message(help)))
+        // It may quote what an image or a registry says as well.
+        let help = help.map(visible);
+        self.titled(Level::ERROR, code, message, span, help.as_deref().map(|help| Level::HELP.message(help)))
     }
 
     fn titled(
@@ -208,14 +215,14 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// A message that may quote a file: bytes that are no UTF-8 as `\xNN`, other control characters escaped, and no more than a few lines.
-fn visible(message: &str) -> String {
+pub fn visible(message: &str) -> String {
     const LONGEST: usize = 2000;
     let mut shown = String::new();
     for c in message.chars().take(LONGEST) {
         match u32::from(c) {
             // The frontend's own spelling of a byte that is no UTF-8.
             byte @ 0x10_FF80..=0x10_FFFF => shown.push_str(&format!("\\x{:02x}", byte & 0xFF)),
-            _ if c == '\n' || !c.is_control() => shown.push(c),
+            _ if c == '\n' || !turns_a_terminal(c) => shown.push(c),
             _ => shown.extend(c.escape_default()),
         }
     }
@@ -228,5 +235,11 @@ fn visible(message: &str) -> String {
 /// A line of foreign output without control characters.
 pub fn printable(line: &str) -> String {
     let plain = console::strip_ansi_codes(line);
-    plain.chars().filter(|c| *c == '\t' || !c.is_control()).collect()
+    plain.chars().filter(|c| *c == '\t' || !turns_a_terminal(*c)).collect()
+}
+
+/// Whether a character is an order to a terminal: a control character, or one that turns the direction of what follows, so
+/// that a text reads otherwise than it is.
+pub fn turns_a_terminal(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

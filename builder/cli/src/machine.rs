@@ -54,6 +54,17 @@ impl Client for Machine {
     fn ssh_agent(&self, id: &str) -> Option<PathBuf> {
         self.agents.get(id).cloned()
     }
+
+    fn docker_engine(&self, context: Option<&str>) -> Result<docker::Address, docker::Error> {
+        let around = docker::Surroundings {
+            host: variable("DOCKER_HOST"),
+            context: variable("DOCKER_CONTEXT"),
+            tls: variable("DOCKER_TLS_VERIFY").is_some(),
+            certificates: variable("DOCKER_CERT_PATH").map(PathBuf::from),
+            config: docker_config(),
+        };
+        docker::Address::find(context, &around)
+    }
 }
 
 /// The time of this machine.
@@ -83,9 +94,31 @@ pub fn default_root() -> PathBuf {
     data.unwrap_or_else(|| home().join(".local/share")).join("kiln")
 }
 
+/// Whether files may be given the owners that they have in an image.
+pub fn may_unpack() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// The user's home folder.
 pub fn home() -> PathBuf {
     variable("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from)
+}
+
+/// The folder of the system's settings.
+pub fn etc() -> PathBuf {
+    variable("KILN_ETC").map_or_else(|| PathBuf::from("/etc"), PathBuf::from)
+}
+
+/// The folder of the user's settings.
+pub fn config() -> PathBuf {
+    variable("XDG_CONFIG_HOME").map_or_else(|| home().join(".config"), PathBuf::from)
+}
+
+/// A file of Kiln's settings: the one that a variable names, else the user's, else the system's; none where none is there.
+pub fn settings(named_by: &str, file: &str) -> Option<PathBuf> {
+    let named = variable(named_by).map(PathBuf::from);
+    let usual = [config(), etc()].map(|folder| folder.join("kiln").join(file));
+    named.or_else(|| usual.into_iter().find(|path| path.exists()))
 }
 
 /// The folder with Docker's `config.json`.

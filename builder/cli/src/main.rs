@@ -16,6 +16,7 @@ mod flags;
 mod machine;
 mod progress;
 mod registries;
+mod settings;
 mod signals;
 
 use std::process::ExitCode;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::{
-    arguments::{Arguments, Command},
+    arguments::{Arguments, ArtifactCommand, Command},
     failure::{Failure, Source},
 };
 
@@ -62,6 +63,12 @@ async fn run(arguments: Arguments, source: &mut Source) -> Result<u8, Failure> {
         Command::Inspect(inspect) => {
             command::images::inspect(&command::engine(root, None)?, &inspect).map(|()| 0)
         }
+        Command::History(history) if history.tag => {
+            command::rollback::tag_history(&command::engine(root, None)?, &history).map(|()| 0)
+        }
+        Command::Rollback(rollback) => {
+            command::rollback::rollback(&command::engine(root, None)?, &rollback).await.map(|()| 0)
+        }
         Command::History(history) => {
             command::images::history(&command::engine(root, None)?, &history).map(|()| 0)
         }
@@ -72,7 +79,18 @@ async fn run(arguments: Arguments, source: &mut Source) -> Result<u8, Failure> {
         Command::Logout(logout) => command::login::logout(&logout).map(|()| 0),
         Command::Pull(pull) => command::remote::pull(&command::engine(root, None)?, &pull).await.map(|()| 0),
         Command::Push(push) => command::remote::push(&command::engine(root, None)?, &push).await.map(|()| 0),
+        Command::Copy(copy) => command::copy::copy(&command::engine(root, None)?, &copy).await.map(|()| 0),
+        Command::Index(index) => command::index::run(&command::engine(root, None)?, &index).await.map(|()| 0),
+        Command::Referrers(of) => {
+            command::copy::referrers(&command::engine(root, None)?, &of).await.map(|()| 0)
+        }
+        Command::Artifact(artifact) => {
+            let ArtifactCommand::Fetch(fetch) = artifact.command;
+            command::copy::fetch(&command::engine(root, None)?, &fetch).await.map(|()| 0)
+        }
         Command::Tags(tags) => command::remote::tags(&command::engine(root, None)?, &tags).await.map(|()| 0),
+        Command::Du(du) => command::du::du(&command::engine(root, None)?, &du).map(|()| 0),
+        Command::Prune(prune) => command::prune::prune(&command::engine(root, None)?, &prune).map(|()| 0),
         Command::Rmi(rmi) => command::images::rmi(&command::engine(root, None)?, &rmi).map(|()| 0),
     }
 }

@@ -1,15 +1,20 @@
-//! How registries are reached: Kiln's own settings, Docker's credentials, the system's certificates.
+//! How registries are reached: where Kiln's own settings are, those of containers and of Docker, the logins of
+//! both, and the system's certificates. What they say is merged in `cache/registry`.
 
-use std::{fs, io, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use registry::{Anonymous, Client, Credentials, DockerConfig, Proxies, Secret, Settings};
+use registry::{Client, Files, LoginFiles, Proxies, Secret, Settings};
 
 use crate::{failure::Failure, machine};
 
 /// A way to registries, with settings from `KILN_REGISTRIES`, else the user's, else the system's file.
 pub fn client() -> Result<Client, Failure> {
     let mut settings = Settings::default();
-    if let Some(path) = settings_file() {
+    if let Some(path) = machine::settings("KILN_REGISTRIES", "registries.toml") {
         let text = fs::read_to_string(&path)
             .map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?;
         settings =
@@ -20,7 +25,49 @@ pub fn client() -> Result<Client, Failure> {
     settings.roots.folders =
         std::env::split_paths(&folders).filter(|path| !path.as_os_str().is_empty()).collect();
     settings.proxies = proxies();
-    Ok(Client::new(settings, credentials()?))
+    settings.files = files();
+    let client = Client::new(settings, Arc::new(logins()));
+    Ok(client.hearing(|notice| eprintln!("warning: {notice}")))
+}
+
+/// Where logins are looked for: Docker's file, then those of containers (containers-auth.json(5)).
+pub fn logins() -> LoginFiles {
+    let docker = machine::docker_config().join("config.json");
+    let others = match machine::variable("REGISTRY_AUTH_FILE") {
+        Some(named) => vec![PathBuf::from(named)],
+        None => {
+            let user = rustix::process::geteuid();
+            let running = machine::variable("XDG_RUNTIME_DIR").map_or_else(
+                || PathBuf::from(format!("/run/containers/{user}")),
+                |dir| Path::new(&dir).join("containers"),
+            );
+            vec![running.join("auth.json"), machine::config().join("containers/auth.json")]
+        }
+    };
+    LoginFiles::new(std::iter::once(docker).chain(others), programs())
+}
+
+/// The files of other programs. `registries.conf` as containers look for it: the user's replaces the system's, and then
+/// the system's further files are not read either.
+fn files() -> Files {
+    let (system, user) = (machine::etc().join("containers"), machine::config().join("containers"));
+    let there = |path: PathBuf| Some(path).filter(|path| path.exists());
+    let own = there(user.join("registries.conf"));
+    let named = machine::variable("CONTAINERS_REGISTRIES_CONF").map(PathBuf::from);
+    let mut folders = vec![user.join("registries.conf.d")];
+    if named.is_some() || own.is_none() {
+        folders.insert(0, system.join("registries.conf.d"));
+    }
+    Files {
+        registries_conf: named.or(own).or_else(|| there(system.join("registries.conf"))),
+        registries_conf_folders: folders,
+        containers_certificates: vec![user.join("certs.d"), system.join("certs.d")],
+        docker_certificates: vec![
+            machine::etc().join("docker/certs.d"),
+            machine::etc().join("containerd/certs.d"),
+        ],
+        docker_daemon: there(machine::etc().join("docker/daemon.json")),
+    }
 }
 
 fn proxies() -> Proxies {
@@ -30,28 +77,7 @@ fn proxies() -> Proxies {
     Proxies { http: secret("HTTP_PROXY"), https: secret("HTTPS_PROXY"), except: either("NO_PROXY") }
 }
 
-fn credentials() -> Result<Arc<dyn Credentials>, Failure> {
-    let path = machine::docker_config().join("config.json");
-    let text = match fs::read_to_string(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Arc::new(Anonymous)),
-        read => read.map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?,
-    };
-    let config =
-        DockerConfig::parse(&text, path, programs()).map_err(|error| Failure::usage(error.to_string()))?;
-    Ok(Arc::new(config))
-}
-
 /// The folders in which credential helpers are looked for.
 pub fn programs() -> Vec<PathBuf> {
     std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
-}
-
-fn settings_file() -> Option<PathBuf> {
-    if let Some(named) = machine::variable("KILN_REGISTRIES") {
-        return Some(PathBuf::from(named));
-    }
-    let config =
-        machine::variable("XDG_CONFIG_HOME").map_or_else(|| machine::home().join(".config"), PathBuf::from);
-    let files = [config.join("kiln/registries.toml"), PathBuf::from("/etc/kiln/registries.toml")];
-    files.into_iter().find(|file| file.exists())
 }

@@ -31,4 +31,10 @@ pub trait Client: Send + Sync {
 
     /// The socket of an ssh agent; `None` where the client has none of that id.
     fn ssh_agent(&self, id: &str) -> Option<PathBuf>;
+
+    /// Where the Docker Engine of this context of Docker's is; without a context, the one that Docker's own command uses.
+    ///
+    /// # Errors
+    /// There is no such context, or its address cannot be used.
+    fn docker_engine(&self, context: Option<&str>) -> Result<docker::Address, docker::Error>;
 }

@@ -15,13 +15,21 @@ use crate::{
     build::{
         self, BuildOutcome,
         call::{self, Checked},
+        sources::Sources,
     },
     cancel::Cancel,
     client::Client,
     clock::Clock,
-    effect::{Effects, context::Contexts, git::References, http::Files, pull::Images},
+    effect::{
+        Effects,
+        context::Contexts,
+        git::References,
+        http::Files,
+        pull::{Images, Turns},
+    },
     error::{Cause, Error},
-    progress::SharedSink,
+    limits::Limits,
+    progress::{Event, SharedSink, Warning},
     request::BuildRequest,
 };
 
@@ -37,6 +45,8 @@ pub struct Settings {
     pub surroundings: Surroundings,
     /// How many steps may run at once; `None` is as many as there are.
     pub jobs: Option<usize>,
+    /// What layers from elsewhere may take.
+    pub limits: Limits,
 }
 
 /// Builds and runs images. Clones are one engine.
@@ -47,6 +57,7 @@ pub struct Engine {
     pub(crate) registry: registry::Client,
     surroundings: Surroundings,
     jobs: Option<usize>,
+    pub(crate) limits: Limits,
 }
 
 impl Engine {
@@ -55,11 +66,12 @@ impl Engine {
     /// # Errors
     /// It cannot be read or written, or was made by another Kiln.
     pub fn open(settings: Settings) -> Result<Engine, Error> {
-        let Settings { root, clock, registry, surroundings, jobs } = settings;
+        let Settings { root, clock, registry, surroundings, jobs, limits } = settings;
         let now = clock.clone();
         let clock_of_store = store::Clock::new(move || UNIX_EPOCH + Duration::from_nanos(now.now().0));
-        let store = Store::open(Options::new(root, clock_of_store))?;
-        Ok(Engine { store, clock, registry, surroundings, jobs })
+        let options = Options { keep_free_bytes: limits.free_bytes, ..Options::new(root, clock_of_store) };
+        let store = Store::open(options)?;
+        Ok(Engine { store, clock, registry, surroundings, jobs, limits })
     }
 
     /// Builds.
@@ -156,20 +168,32 @@ impl Engine {
             store: self.store.clone(),
             lease,
             client,
-            registry: self.registry.clone(),
+            registry: self.registry.hearing(heard_by(&sink)),
             sink,
             clock: self.clock.clone(),
             empty,
             explain,
             contexts: Contexts::default(),
             images: Images::default(),
+            sources: Sources::default(),
+            turns: Turns::default(),
             files: Files::default(),
             references: References::default(),
             surroundings: self.surroundings.clone(),
+            limits: self.limits,
             over: Cancel::new(),
             contents: Mutex::default(),
             said: Mutex::new(BTreeSet::new()),
             checks: OnceLock::new(),
         })
+    }
+}
+
+/// What a person should know of registries, as warnings of this operation.
+fn heard_by(sink: &SharedSink) -> impl Fn(&registry::Notice) + Send + Sync + 'static {
+    let sink = sink.clone();
+    move |notice| {
+        let (code, message) = ("registry".to_owned(), notice.to_string());
+        sink.event(Event::Warning(Warning { vertex: None, code, message, source: None }));
     }
 }

@@ -1,13 +1,21 @@
 //! Why a build failed: facts with their data. The command line owns the words around them.
 
+mod pin;
+
 use std::{io, path::PathBuf};
 
 use dockerfile::LowerError;
 use dockerfile_parser::ParseError;
 use graph::SourceRange;
+use image::{annotations::Misplaced, apply::ApplyError};
 use oci::{Digest, Platform};
 
-use crate::effect::foreign::CannotRun;
+pub use pin::PinError;
+
+use crate::{
+    effect::foreign::CannotRun,
+    local::{TransferError, rollback::RollbackError},
+};
 
 /// Why a build, or a command about images, did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +42,7 @@ pub enum Error {
     #[error(transparent)]
     Other(Box<Cause>),
     /// The build was stopped.
-    #[error("the build was cancelled")]
+    #[error("it was cancelled")]
     Cancelled,
 }
 
@@ -87,6 +95,20 @@ pub enum Cause {
     /// A registry.
     #[error(transparent)]
     Registry(#[from] registry::Error),
+    /// A Docker Engine.
+    #[error(transparent)]
+    Docker(#[from] Box<docker::Error>),
+    /// An image of several platforms for a Docker Engine that keeps one of each.
+    #[error(
+        "the Docker Engine at {address} keeps images of one platform only, and this is an index of several"
+    )]
+    DockerPlatforms {
+        /// Where it is.
+        address: String,
+    },
+    /// An image that is not what a command takes.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
     /// A file over http, or a git repository.
     #[error(transparent)]
     Fetch(Box<fetch::Error>),
@@ -121,7 +143,15 @@ pub enum Cause {
     Folder(#[from] image::folder::FolderError),
     /// A layer or archive cannot be unpacked.
     #[error(transparent)]
-    Apply(#[from] image::apply::ApplyError),
+    Apply(#[from] ApplyError),
+    /// A layer of an image from elsewhere.
+    #[error("layer {layer}: {cause}")]
+    Layer {
+        /// Its blob.
+        layer: Digest,
+        /// What is wrong with it.
+        cause: Box<Cause>,
+    },
     /// A file that must be an archive is none that can be read.
     #[error("`{}` is packed as an archive is, but cannot be unpacked: no tar is in it, or it ends too early", path.trim_start_matches('/'))]
     NoArchive {
@@ -134,9 +164,20 @@ pub enum Cause {
     /// An OCI layout cannot be read or written.
     #[error(transparent)]
     Layout(#[from] image::layout::LayoutError),
+    /// An annotation has no place in what is built.
+    #[error(transparent)]
+    Annotation(#[from] Misplaced),
     /// A document of an image is wrong.
     #[error(transparent)]
     Document(#[from] oci::BadDocument),
+    /// An image's manifest and its config do not agree on how many layers there are.
+    #[error("the manifest has {layers} layers, the config {diff_ids} diff ids")]
+    Layers {
+        /// Layers of the manifest.
+        layers: usize,
+        /// `rootfs.diff_ids` of the config.
+        diff_ids: usize,
+    },
     /// A path of an image is none.
     #[error(transparent)]
     Resolve(#[from] tree::ResolveError),
@@ -157,6 +198,12 @@ pub enum Cause {
         /// `the local store`, or the layout's path.
         place: String,
     },
+    /// A base image that is not to be had.
+    #[error(transparent)]
+    Pin(#[from] Box<PinError>),
+    /// A name that cannot be pointed back to an earlier image.
+    #[error(transparent)]
+    Rollback(#[from] RollbackError),
     /// A main context without a Dockerfile.
     #[error("there is no `{name}` in {place}")]
     NoDockerfile {
@@ -240,21 +287,28 @@ impl Cause {
             Cause::NoPlatform { .. } => "image-platform",
             Cause::Store(_) => "state-folder",
             Cause::Registry(error) => error.code(),
+            Cause::Docker(error) => error.code(),
+            Cause::DockerPlatforms { .. } => "docker",
             Cause::Fetch(error) => error.code(),
+            Cause::Transfer(error) => error.code(),
             Cause::CopyMissing { ignored: true, .. } => "copy-ignored",
             Cause::CopyMissing { .. } | Cause::CopyDangling { .. } => "copy-missing",
             Cause::Copy(_) => "copy",
             Cause::Scan(_) => "read",
             Cause::Folder(_) => "write",
             Cause::Apply(_) | Cause::NoArchive { .. } => "unpack",
+            Cause::Layer { cause, .. } => cause.code(),
             Cause::Encode(_) => "encode",
             Cause::Layout(_) => "oci-layout",
-            Cause::Document(_) => "bad-document",
+            Cause::Annotation(_) => "annotation",
+            Cause::Document(_) | Cause::Layers { .. } => "bad-document",
             Cause::Resolve(_) => "path",
             Cause::User(_) => "user",
             Cause::SecretMissing(_) => "secret-missing",
             Cause::SshMissing(_) => "ssh-missing",
             Cause::NoImage { .. } => "no-image",
+            Cause::Pin(error) => error.code(),
+            Cause::Rollback(error) => error.code(),
             Cause::NoDockerfile { .. } => "no-dockerfile",
             Cause::DockerfileTooLong { .. } => "dockerfile-too-long",
             Cause::Checks { .. } => "checks-failed",
@@ -293,9 +347,36 @@ impl Cause {
                         .to_owned(),
                 )
             }
+            Cause::Layer { cause, .. } => cause.help(),
+            Cause::Apply(ApplyError::TooLarge { what: "entries", .. }) => {
+                Some("where such an image is meant: KILN_LIMITS=layer-entries=NUMBER".to_owned())
+            }
+            Cause::Apply(ApplyError::TooLarge { .. }) => Some(
+                "where such an image is meant: KILN_LIMITS=layer-size=SIZE,layer-expansion=NUMBER".to_owned(),
+            ),
+            Cause::Annotation(Misplaced::Docker(_)) => {
+                Some("leave `oci-mediatypes=false` or the annotation away".to_owned())
+            }
+            Cause::Annotation(Misplaced::NoIndex(_)) => Some(
+                "--platform with several platforms; or --build-arg BUILDKIT_MULTI_PLATFORM=1, which makes an index of one"
+                    .to_owned(),
+            ),
+            Cause::Annotation(Misplaced::NoPlatform { key, built }) => {
+                let all = built.iter().chain(&key.platform).map(Platform::to_string).collect::<Vec<_>>();
+                Some(format!("--platform {}", all.join(",")))
+            }
             Cause::Registry(error) => error.help(),
+            Cause::Docker(error) => error.help(),
+            Cause::DockerPlatforms { .. } => Some(
+                "--platform with one platform; or let containerd keep its images: `{\"features\": \
+                 {\"containerd-snapshotter\": true}}` in /etc/docker/daemon.json"
+                    .to_owned(),
+            ),
             Cause::Fetch(error) => error.help(),
+            Cause::Transfer(error) => error.help(),
             Cause::Store(error) => error.help(),
+            Cause::Pin(error) => Some(error.help()),
+            Cause::Rollback(error) => error.help(),
             Cause::LayerLost { .. } => Some("kiln build --no-cache".to_owned()),
             Cause::NoDockerfile { near, .. } => Some(match near.first() {
                 Some(near) => format!("-f {near}"),
@@ -326,7 +407,7 @@ impl Error {
         match self {
             Error::Parse(_) | Error::Lower(_) => 2,
             Error::Other(cause) => match **cause {
-                Cause::NoDockerfile { .. } | Cause::DockerfileTooLong { .. } => 2,
+                Cause::NoDockerfile { .. } | Cause::DockerfileTooLong { .. } | Cause::Annotation(_) => 2,
                 _ => 1,
             },
             Error::Vertex { .. } => 1,
@@ -350,9 +431,18 @@ impl From<CannotRun> for Cause {
     }
 }
 
+impl From<PinError> for Cause {
+    fn from(error: PinError) -> Cause {
+        Cause::Pin(Box::new(error))
+    }
+}
+
 impl From<Cause> for Error {
     fn from(cause: Cause) -> Error {
-        Error::Other(Box::new(cause))
+        match cause {
+            Cause::Cancelled => Error::Cancelled,
+            cause => Error::Other(Box::new(cause)),
+        }
     }
 }
 

@@ -9,16 +9,19 @@
 //! | `effect/` | how is one vertex fingerprinted, looked up, made? |
 //! | `export/` | how does a result leave? |
 //! | `push/`   | how does an image reach a registry? |
-//! | `local/`  | what can be done with images that are here? |
+//! | `daemon.rs` | how does an image reach a Docker Engine? |
+//! | `local/`  | what can be done with images that are here, or that go from one registry to another? |
 
 mod build;
 mod cancel;
 mod client;
 mod clock;
+mod daemon;
 mod effect;
 mod engine;
 mod error;
 mod export;
+mod limits;
 mod local;
 pub mod progress;
 mod push;
@@ -28,15 +31,28 @@ mod result;
 pub use build::{BuildOutcome, call::Checked};
 pub use cancel::Cancel;
 pub use client::Client;
-pub use clock::{Clock, Time};
+pub use clock::{Clock, Time, words_of};
 pub use effect::foreign::CannotRun;
 pub use engine::{Engine, Settings};
-pub use error::{Cause, Error};
+pub use error::{Cause, Error, PinError};
 pub use fetch::git::Surroundings;
+pub use limits::Limits;
 pub use local::{
+    ImageSource, TransferError,
     archive::{ArchiveFormat, LoadedImage},
+    artifact::FetchedFile,
+    attests,
+    copy::CopyRequest,
     images::{FoundImage, HistoryEntry},
+    index::{IndexRequest, IndexSource, MadeIndex, PartialDescriptor, PartialPlatform},
     remote::{PullRequest, PushRequest},
+    rollback::{RollbackError, RollbackRequest, RolledBack, TagRecord},
     run::{Container, RunRequest, Terminal, Volume},
 };
-pub use request::{BuildRequest, ContextFrom, Destination, DockerfileFrom, ImageForm, Output, Push};
+pub use request::{
+    Asking, BuildRequest, ContextFrom, DanglingName, Destination, DockerfileFrom, ImageForm, Output,
+    OutputEpoch, PullPolicy, Push,
+};
+pub use store::{
+    BadFilter, Caps, Disk, DiskUsage, Filter, Freed, Rule, Space, TagPlace, Usage, UsageType, default_policy,
+};

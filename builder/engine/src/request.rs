@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use dockerfile::GitAddress;
-use oci::Reference;
+use image::{annotations::Annotations, assemble::Dialect};
+use oci::{Epoch, Reference};
 
 /// One build.
 #[derive(Clone, Debug)]
@@ -22,8 +23,31 @@ pub struct BuildRequest {
     pub outputs: Vec<Output>,
     /// `--explain`: say of every step that runs why no result of it was found.
     pub explain: bool,
-    /// `--pull`: ask the registry even where the local store has the image.
-    pub pull: bool,
+    /// `--pull`, `--resolve-ttl`: when registries are asked what the names of base images stand for.
+    pub asking: Asking,
+}
+
+/// When registries are asked what the names of base images stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asking {
+    /// Whether they are.
+    pub pull: PullPolicy,
+    /// For how many seconds an answer saves the next question; 0 is never.
+    pub fresh_seconds: u64,
+}
+
+/// Whether registries are asked for base images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Where neither the local store nor a fresh answer tells.
+    #[default]
+    Missing,
+    /// Always: nothing that is here is an answer.
+    Always,
+    /// Always, but where the registry does not answer what is here will do.
+    Newer,
+    /// Never.
+    Never,
 }
 
 /// Where a Dockerfile is.
@@ -86,12 +110,21 @@ pub enum Output {
         /// How the image is written.
         form: ImageForm,
     },
+    /// A Docker Engine.
+    DockerEngine {
+        /// The context of Docker's that names it; `None` is the one that Docker's own command uses.
+        context: Option<String>,
+        /// How the image is written.
+        form: ImageForm,
+    },
     /// The files of the root file system, in a folder.
     Local {
         /// Where to.
         to: PathBuf,
         /// Whether each platform gets a folder of its own; `None` where there are several.
         platform_split: Option<bool>,
+        /// The time that no file is to be later than.
+        epoch: OutputEpoch,
     },
     /// The files of the root file system, as a tar.
     Tar {
@@ -99,12 +132,36 @@ pub enum Output {
         to: Destination,
         /// As of [`Output::Local`].
         platform_split: Option<bool>,
+        /// As of [`Output::Local`].
+        epoch: OutputEpoch,
     },
     /// Nowhere: the result stays in the cache.
     CacheOnly,
 }
 
 impl Output {
+    /// How its image is written, where it is one of images.
+    pub fn form(&self) -> Option<&ImageForm> {
+        match self {
+            Output::Image { form, .. }
+            | Output::Oci { form, .. }
+            | Output::Docker { form, .. }
+            | Output::DockerEngine { form, .. } => Some(form),
+            Output::Local { .. } | Output::Tar { .. } | Output::CacheOnly => None,
+        }
+    }
+
+    /// As [`Output::form`], to be changed.
+    pub fn form_mut(&mut self) -> Option<&mut ImageForm> {
+        match self {
+            Output::Image { form, .. }
+            | Output::Oci { form, .. }
+            | Output::Docker { form, .. }
+            | Output::DockerEngine { form, .. } => Some(form),
+            Output::Local { .. } | Output::Tar { .. } | Output::CacheOnly => None,
+        }
+    }
+
     /// The local image store: where a result goes when nobody says where.
     pub fn store() -> Output {
         Output::Image { store: true, push: None, form: ImageForm::default() }
@@ -116,6 +173,40 @@ impl Output {
 pub struct Push {
     /// Whether tags are left alone: the image is there by its digest only.
     pub by_digest: bool,
+    /// Whether the registries may speak plain HTTP, or have a certificate that nobody knows.
+    pub insecure: bool,
+}
+
+/// The time (`SOURCE_DATE_EPOCH`) that an output has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutputEpoch {
+    /// That of the build, where it has one.
+    #[default]
+    OfBuild,
+    /// None, whatever the build has.
+    Unset,
+    /// This one.
+    At(Epoch),
+}
+
+impl OutputEpoch {
+    /// The time, in a build that has `of_build`.
+    pub fn of(self, of_build: Option<Epoch>) -> Option<Epoch> {
+        match self {
+            OutputEpoch::OfBuild => of_build,
+            OutputEpoch::Unset => None,
+            OutputEpoch::At(epoch) => Some(epoch),
+        }
+    }
+}
+
+/// A name for an image that has no other: the repository, and the image's digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DanglingName {
+    /// The repository.
+    pub prefix: Reference,
+    /// Whether an image that has names does not get it.
+    pub only_unnamed: bool,
 }
 
 /// How an image is written.
@@ -127,8 +218,19 @@ pub struct ImageForm {
     pub force_compression: bool,
     /// Names besides those of `--tag`.
     pub names: Vec<Reference>,
-    /// Annotations of the manifest.
-    pub annotations: BTreeMap<String, String>,
+    /// A name with the image's own digest.
+    pub dangling: Option<DanglingName>,
+    /// Annotations of its documents.
+    pub annotations: Annotations,
+    /// Whose media types it has.
+    pub dialect: Dialect,
+    /// Its time.
+    pub epoch: OutputEpoch,
+    /// Whether files of its own layers that are later get its time. `None` is where there is one; `Some(true)` without
+    /// one is worth a warning.
+    pub rewrite_timestamp: Option<bool>,
+    /// Whether layers of the base that registries refuse to distribute stay what they are.
+    pub prefer_foreign_layers: bool,
 }
 
 impl Default for ImageForm {
@@ -138,7 +240,12 @@ impl Default for ImageForm {
             codec: image::compress::Codec::GZIP,
             force_compression: false,
             names: Vec::new(),
-            annotations: BTreeMap::new(),
+            dangling: None,
+            annotations: Annotations::default(),
+            dialect: Dialect::Oci,
+            epoch: OutputEpoch::OfBuild,
+            rewrite_timestamp: None,
+            prefer_foreign_layers: false,
         }
     }
 }

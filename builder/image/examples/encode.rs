@@ -13,6 +13,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let codec = match arguments.get(1).map(String::as_str) {
         Some("gzip") => Codec::Gzip { level },
         Some("zstd") => Codec::Zstd { level },
+        Some("estargz") => Codec::EStargz { level },
+        Some("zstd:chunked") => Codec::ZstdChunked { level },
         _ => Codec::Uncompressed,
     };
     let mut tar = Vec::new();

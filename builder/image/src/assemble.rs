@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use oci::{
     Descriptor, DiffId, History, ImageConfig, Index, Manifest, MediaType,
     media_type::{
-        Compression, DOCKER_CONFIG, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_MANIFEST, DOCKER_MANIFEST_LIST,
+        Compression, DOCKER_CONFIG, DOCKER_FOREIGN_LAYER, DOCKER_FOREIGN_LAYER_PLAIN, DOCKER_LAYER,
+        DOCKER_LAYER_GZIP, DOCKER_MANIFEST, DOCKER_MANIFEST_LIST,
     },
 };
 
@@ -117,17 +118,28 @@ pub fn assemble_index(
     (bytes, descriptor)
 }
 
+/// The layer with a type of the dialect. One that registries refuse to distribute stays such where it says where else it
+/// is had (`urls`).
 fn in_dialect(layer: &Descriptor, dialect: Dialect) -> Result<Descriptor, NotALayer> {
     let media_type = &layer.media_type;
     let compression = media_type.layer_compression();
     let compression = compression.ok_or_else(|| NotALayer { media_type: media_type.clone() })?;
+    let foreign = media_type.is_foreign() && layer.extra.contains_key("urls");
     let media_type = match (dialect, compression) {
+        (Dialect::Oci, compression) if foreign => MediaType::foreign_layer(compression),
+        (Dialect::Docker, Compression::Uncompressed) if foreign => DOCKER_FOREIGN_LAYER_PLAIN.into(),
+        (Dialect::Docker, Compression::Gzip) if foreign => DOCKER_FOREIGN_LAYER.into(),
         (Dialect::Oci, compression) => MediaType::layer(compression),
         (Dialect::Docker, Compression::Uncompressed) => DOCKER_LAYER.into(),
         (Dialect::Docker, Compression::Gzip) => DOCKER_LAYER_GZIP.into(),
         (Dialect::Docker, Compression::Zstd) => "application/vnd.docker.image.rootfs.diff.tar.zstd".into(),
     };
-    Ok(Descriptor { media_type, ..layer.clone() })
+    let mut layer = Descriptor { media_type, ..layer.clone() };
+    if dialect == Dialect::Docker {
+        // Docker's schema has no field for them.
+        layer.annotations.clear();
+    }
+    Ok(layer)
 }
 
 fn normalize_history(mut history: Vec<History>, layers: &[ImageLayer]) -> Vec<History> {
@@ -248,6 +260,31 @@ mod tests {
             assert_eq!(parsed.created.as_deref(), Some("t2"));
             assert_eq!(parsed.history.len(), 2);
         }
+    }
+
+    #[test]
+    fn foreign_layers_stay_foreign_where_they_say_where_they_are_had() {
+        let mut foreign = layer(1);
+        foreign.descriptor.media_type = DOCKER_FOREIGN_LAYER.into();
+        for (urls, dialect, expected) in [
+            (true, Dialect::Oci, MediaType::foreign_layer(Compression::Gzip)),
+            (true, Dialect::Docker, DOCKER_FOREIGN_LAYER.into()),
+            (false, Dialect::Oci, MediaType::layer(Compression::Gzip)),
+            (false, Dialect::Docker, DOCKER_LAYER_GZIP.into()),
+        ] {
+            let mut layer = foreign.clone();
+            if urls {
+                layer.descriptor.extra.insert("urls".into(), vec!["https://a.example/layer"].into());
+            }
+            let image =
+                assemble(ImageConfig::default(), &[layer], BTreeMap::new(), dialect).expect("a layer");
+            assert_eq!(image.layers[0].media_type, expected, "{urls} {dialect:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_layer_is_an_error() {
+        let config = ImageConfig::default();
         let mut strange = layer(1);
         strange.descriptor.media_type = MediaType::config();
         assert!(assemble(config, &[strange], BTreeMap::new(), Dialect::Oci).is_err());

@@ -6,13 +6,13 @@ use std::{
     io::{self, Cursor, Read},
 };
 
-use oci::{BadDocument, Descriptor, Digest, Index, Manifest};
+use oci::{BadDocument, Descriptor, Digest, Index, Manifest, MediaType};
 
 /// The longest document that is read into memory: what registries take for a manifest, and some more.
 pub const MAX_DOCUMENT: u64 = 8 << 20;
 
 /// How deep indexes may be nested.
-const MAX_DEPTH: u32 = 8;
+pub const MAX_DEPTH: u32 = 8;
 
 /// A place where blobs can be had.
 ///
@@ -137,12 +137,37 @@ pub enum BlobError {
         /// What is wrong.
         source: BadDocument,
     },
+    /// A document that says of itself something else than its descriptor (CVE-2021-41190).
+    #[error("document {digest} is announced as `{stated}` and says it is `{found}`")]
+    MediaType {
+        /// The document.
+        digest: Digest,
+        /// What its descriptor says.
+        stated: String,
+        /// What it says itself.
+        found: String,
+    },
     /// Indexes in indexes without end.
     #[error("index {digest} is nested more than {MAX_DEPTH} deep")]
     TooDeep {
         /// The innermost that was seen.
         digest: Digest,
     },
+}
+
+/// Compares what a document says that it is with what its descriptor says; saying nothing is fine.
+///
+/// # Errors
+/// [`BlobError::MediaType`].
+pub fn check_type(descriptor: &Descriptor, own: Option<&MediaType>) -> Result<(), BlobError> {
+    match own.filter(|own| **own != descriptor.media_type) {
+        None => Ok(()),
+        Some(own) => Err(BlobError::MediaType {
+            digest: descriptor.digest,
+            stated: descriptor.media_type.to_string(),
+            found: own.to_string(),
+        }),
+    }
 }
 
 /// Reads a document and checks it against its descriptor.

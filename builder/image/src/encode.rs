@@ -1,8 +1,12 @@
 //! Layer → blob in one pass: the tar is written, hashed, compressed and hashed again while it flows.
 
-use std::io::{self, Read, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Read, Write},
+    sync::Arc,
+};
 
-use oci::{BlobDigest, Descriptor, DiffId, MediaType};
+use oci::{BlobDigest, Descriptor, DiffId, Digest, MediaType};
 use tree::Layer;
 
 use crate::{
@@ -10,27 +14,34 @@ use crate::{
     contents::Contents,
     layer_tar::{LayerTarError, TarOptions, write_layer},
     pipe::{HashingWriter, Tee, chunks, hash},
+    seekable::{SeekableWriter, Unindexed},
 };
 
 /// A layer's blob, as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncodedLayer {
-    /// Digest of the uncompressed tar.
+    /// Digest of the uncompressed stream: of the tar, and for estargz of its index behind that.
     pub diff_id: DiffId,
     /// Digest of the blob.
     pub blob: BlobDigest,
     /// Length of the blob in bytes.
     pub size_bytes: u64,
-    /// Length of the uncompressed tar in bytes.
+    /// Length of the uncompressed stream in bytes.
     pub diff_size_bytes: u64,
     /// OCI's media type for the codec.
     pub media_type: MediaType,
+    /// What its descriptor says of its index, if it has one.
+    pub annotations: BTreeMap<String, String>,
+    /// Why it has none although its codec has.
+    pub unindexed: Option<Unindexed>,
 }
 
 impl EncodedLayer {
     /// The blob's descriptor.
     pub fn descriptor(&self) -> Descriptor {
-        Descriptor::new(self.media_type.clone(), self.blob.digest(), self.size_bytes)
+        let mut descriptor = Descriptor::new(self.media_type.clone(), self.blob.digest(), self.size_bytes);
+        descriptor.annotations = self.annotations.clone();
+        descriptor
     }
 }
 
@@ -98,29 +109,81 @@ fn encode(
     let (sender, receiver) = chunks();
     std::thread::scope(|scope| {
         let diff = scope.spawn(move || hash(&receiver));
-        let (blob, diff_size_bytes) = if codec == Codec::Uncompressed {
-            // The blob is the tar: one hash serves both.
-            let mut tee = Tee::new(sender, out);
-            write_tar(&mut tee)?;
-            let (out, size) = tee.finish().map_err(EncodeError::Write)?;
-            out.flush().map_err(EncodeError::Write)?;
-            (None, size)
-        } else {
-            let mut tee = Tee::new(sender, CompressWriter::new(HashingWriter::new(out), codec)?);
-            write_tar(&mut tee)?;
-            let (compressing, size) = tee.finish().map_err(EncodeError::Write)?;
-            let hashed = compressing.finish().map_err(EncodeError::Write)?;
-            (Some(hashed.finish()), size)
-        };
+        let written = match codec {
+            Codec::Uncompressed => write_plain(Tee::new(sender, out), write_tar),
+            Codec::Gzip { .. } | Codec::Zstd { .. } => write_blocks(
+                Tee::new(sender, CompressWriter::new(HashingWriter::new(out), codec)?),
+                write_tar,
+            ),
+            Codec::EStargz { .. } | Codec::ZstdChunked { .. } => write_indexed(
+                Tee::new(sender, SeekableWriter::new(HashingWriter::new(out), codec)?),
+                write_tar,
+            ),
+        }?;
         let diff =
             diff.join().map_err(|_| EncodeError::Write(io::Error::other("the hashing thread panicked")))?;
-        let (blob, size_bytes) = blob.unwrap_or((diff, diff_size_bytes));
+        let (blob, size_bytes) = written.blob.unwrap_or((diff, written.diff_size_bytes));
         Ok(EncodedLayer {
             diff_id: DiffId::of_tar(diff),
             blob: BlobDigest::of_blob(blob),
             size_bytes,
-            diff_size_bytes,
+            diff_size_bytes: written.diff_size_bytes,
             media_type,
+            annotations: written.annotations,
+            unindexed: written.unindexed,
         })
+    })
+}
+
+/// A blob that was written, but for its diff id.
+struct Written {
+    /// Digest and length; none where the blob is the tar, and one hash serves both.
+    blob: Option<(Digest, u64)>,
+    diff_size_bytes: u64,
+    annotations: BTreeMap<String, String>,
+    unindexed: Option<Unindexed>,
+}
+
+impl Written {
+    fn plain(blob: Option<(Digest, u64)>, diff_size_bytes: u64) -> Written {
+        Written { blob, diff_size_bytes, annotations: BTreeMap::new(), unindexed: None }
+    }
+}
+
+fn write_plain(
+    mut tee: Tee<&mut dyn Write>,
+    write_tar: impl FnOnce(&mut dyn Write) -> Result<(), EncodeError>,
+) -> Result<Written, EncodeError> {
+    write_tar(&mut tee)?;
+    let (out, size, _) = tee.finish().map_err(EncodeError::Write)?;
+    out.flush().map_err(EncodeError::Write)?;
+    Ok(Written::plain(None, size))
+}
+
+fn write_blocks(
+    mut tee: Tee<CompressWriter<HashingWriter<&mut dyn Write>>>,
+    write_tar: impl FnOnce(&mut dyn Write) -> Result<(), EncodeError>,
+) -> Result<Written, EncodeError> {
+    write_tar(&mut tee)?;
+    let (compressing, size, _) = tee.finish().map_err(EncodeError::Write)?;
+    let hashed = compressing.finish().map_err(EncodeError::Write)?;
+    Ok(Written::plain(Some(hashed.finish()), size))
+}
+
+fn write_indexed(
+    mut tee: Tee<SeekableWriter<HashingWriter<&mut dyn Write>>>,
+    write_tar: impl FnOnce(&mut dyn Write) -> Result<(), EncodeError>,
+) -> Result<Written, EncodeError> {
+    write_tar(&mut tee)?;
+    let (compressing, size, diff) = tee.finish().map_err(EncodeError::Write)?;
+    let finished = compressing.finish().map_err(EncodeError::Write)?;
+    let behind = finished.behind.len() as u64;
+    diff.send(Arc::new(finished.behind))
+        .map_err(|_| EncodeError::Write(io::Error::other("the hashing thread has ended")))?;
+    Ok(Written {
+        blob: Some(finished.out.finish()),
+        diff_size_bytes: size + behind,
+        annotations: finished.annotations,
+        unindexed: finished.unindexed,
     })
 }

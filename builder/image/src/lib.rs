@@ -5,6 +5,7 @@
 //! an image. What it writes is deterministic: the same tree gives the same bytes, on any host, with any number of
 //! threads. What it reads is hostile.
 
+pub mod annotations;
 pub mod apply;
 pub mod assemble;
 mod attributes;
@@ -23,6 +24,7 @@ pub mod layout;
 pub mod overlay;
 mod pipe;
 pub mod scan;
+pub mod seekable;
 pub mod tar;
 pub mod validate;
 mod xz;

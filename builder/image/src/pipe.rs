@@ -55,12 +55,13 @@ impl<W: Write> Tee<W> {
         self.next.write_all(&chunk)
     }
 
-    /// Sends what was gathered; closes the channel and returns `next` with the number of bytes that passed.
-    pub(crate) fn finish(mut self) -> io::Result<(W, u64)> {
+    /// Sends what was gathered; returns `next` with the number of bytes that passed, and the channel, which closes when
+    /// it is dropped.
+    pub(crate) fn finish(mut self) -> io::Result<(W, u64, SyncSender<Chunk>)> {
         if !self.gathered.is_empty() {
             self.send()?;
         }
-        Ok((self.next, self.size))
+        Ok((self.next, self.size, self.hashing))
     }
 }
 
@@ -107,6 +108,13 @@ impl Read for ChunkReader {
     }
 }
 
+/// A stream that is longer than its reader allows.
+#[derive(Debug, thiserror::Error)]
+#[error("it is larger than {limit} bytes")]
+pub(crate) struct TooLong {
+    pub(crate) limit: u64,
+}
+
 /// Reads `source` to its end, and gives every chunk to both channels. An error goes to the reading side as it is; a
 /// side that hung up ends the work.
 ///
@@ -124,7 +132,7 @@ pub(crate) fn split(
         size += chunk.len() as u64;
         let read = read.and_then(|read| {
             let fits = size <= limit;
-            fits.then_some(read).ok_or_else(|| io::Error::other(format!("it is larger than {limit} bytes")))
+            fits.then_some(read).ok_or_else(|| io::Error::other(TooLong { limit }))
         });
         let sent = match read {
             Ok(0) => return size,

@@ -10,7 +10,7 @@ use std::{
 use oci::{Descriptor, DiffId, Digest, Hasher, ImageConfig, Index, Manifest, media_type::Compression};
 
 use crate::{
-    blobs::{BlobError, BlobSource, read_document},
+    blobs::{BlobError, BlobSource, MAX_DEPTH, read_document},
     detect::{Format, decompress},
     tar::Reader,
 };
@@ -108,9 +108,6 @@ pub fn validate(blobs: &dyn BlobSource, image: &Descriptor) -> Vec<Finding> {
     check(blobs, image, 0, &mut findings);
     findings
 }
-
-/// How deep indexes may be nested.
-const MAX_DEPTH: u32 = 8;
 
 fn check(blobs: &dyn BlobSource, image: &Descriptor, depth: u32, findings: &mut Vec<Finding>) {
     let digest = image.digest;

@@ -53,7 +53,23 @@ impl Descriptor {
     pub fn blob(&self) -> BlobDigest {
         BlobDigest::of_blob(self.digest)
     }
+
+    /// The kind of artifact that it leads to, where it tells.
+    pub fn artifact_type(&self) -> Option<&str> {
+        self.extra.get(ARTIFACT_TYPE).and_then(Value::as_str)
+    }
+
+    /// The same, telling the kind of artifact that it leads to.
+    pub fn with_artifact_type(mut self, artifact_type: Option<&str>) -> Descriptor {
+        if let Some(artifact_type) = artifact_type {
+            self.extra.insert(ARTIFACT_TYPE.to_owned(), Value::from(artifact_type));
+        }
+        self
+    }
 }
+
+/// The field that names what kind of artifact a document is.
+const ARTIFACT_TYPE: &str = "artifactType";
 
 /// The manifest of one image: its config and its layers, base first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +123,9 @@ pub struct BadDocument {
     pub source: serde_json::Error,
 }
 
+/// The most layers of an image: some times what Docker's engine (127) and overlayfs (500) can mount.
+pub const MAX_LAYERS: usize = 1000;
+
 impl Manifest {
     /// An OCI manifest of these parts.
     pub fn new(config: Descriptor, layers: Vec<Descriptor>) -> Manifest {
@@ -123,14 +142,43 @@ impl Manifest {
     /// Reads a manifest.
     ///
     /// # Errors
-    /// [`BadDocument`] when the bytes are no JSON, or lack a field that a manifest must have.
+    /// [`BadDocument`] when the bytes are no JSON, lack a field that a manifest must have, have one of an index, or name
+    /// more than [`MAX_LAYERS`] layers.
     pub fn parse(bytes: &[u8]) -> Result<Manifest, BadDocument> {
-        parse("image manifest", bytes)
+        const WHAT: &str = "image manifest";
+        let manifest: Manifest = parse(WHAT, bytes)?;
+        let layers = manifest.layers.len();
+        let blobs = manifest.layers.iter().chain([&manifest.config]);
+        let size = blobs.fold(0u64, |sum, blob| sum.saturating_add(blob.size));
+        let why = if has(&manifest.extra, "manifests") {
+            "it has `manifests`, as an index has".to_owned()
+        } else if manifest.media_type.as_ref().is_some_and(MediaType::is_index) {
+            "it says that it is an index".to_owned()
+        } else if layers > MAX_LAYERS {
+            format!("it has {layers} layers; {MAX_LAYERS} is the limit")
+        } else if size > i64::MAX as u64 {
+            "its blobs are larger than any disk".to_owned()
+        } else {
+            return Ok(manifest);
+        };
+        Err(refused(WHAT, &why))
     }
 
     /// Canonical bytes: the same manifest always gives the same.
     pub fn bytes(&self) -> Vec<u8> {
         canonical::bytes(self)
+    }
+
+    /// What kind of artifact it is: what it says, else the media type of its config (image-spec v1.1, manifest.md
+    /// § Guidelines for Artifact Usage).
+    pub fn artifact_type(&self) -> &str {
+        let own = self.extra.get(ARTIFACT_TYPE).and_then(Value::as_str).filter(|text| !text.is_empty());
+        own.unwrap_or(self.config.media_type.as_str())
+    }
+
+    /// The manifest that it refers to: what is signed, or listed.
+    pub fn subject(&self) -> Option<Descriptor> {
+        subject(&self.extra)
     }
 }
 
@@ -149,14 +197,33 @@ impl Index {
     /// Reads an index.
     ///
     /// # Errors
-    /// [`BadDocument`] when the bytes are no JSON, or lack a field that an index must have.
+    /// [`BadDocument`] when the bytes are no JSON, lack a field that an index must have, or have one of a manifest.
     pub fn parse(bytes: &[u8]) -> Result<Index, BadDocument> {
-        parse("image index", bytes)
+        const WHAT: &str = "image index";
+        let index: Index = parse(WHAT, bytes)?;
+        let why = if has(&index.extra, "layers") || has(&index.extra, "config") {
+            "it has `layers` or `config`, as a manifest has"
+        } else if index.media_type.as_ref().is_some_and(MediaType::is_manifest) {
+            "it says that it is a manifest"
+        } else {
+            return Ok(index);
+        };
+        Err(refused(WHAT, why))
     }
 
     /// Canonical bytes: the same index always gives the same.
     pub fn bytes(&self) -> Vec<u8> {
         canonical::bytes(self)
+    }
+
+    /// What kind of artifact it is, where it tells.
+    pub fn artifact_type(&self) -> Option<&str> {
+        self.extra.get(ARTIFACT_TYPE).and_then(Value::as_str)
+    }
+
+    /// The manifest that it refers to.
+    pub fn subject(&self) -> Option<Descriptor> {
+        subject(&self.extra)
     }
 
     /// The manifest that fits `wanted` best: the same variant first, then one without a variant, then any
@@ -166,6 +233,21 @@ impl Index {
         // `min_by_key` gives the first of equals, as the order of an index is a preference.
         fits.min_by_key(|(distance, _)| *distance).map(|(_, descriptor)| descriptor)
     }
+}
+
+/// A `subject` that is no descriptor refers to nothing.
+fn subject(extra: &BTreeMap<String, Value>) -> Option<Descriptor> {
+    serde_json::from_value(extra.get("subject")?.clone()).ok()
+}
+
+/// Whether a document has a field that is not null. Two readers of one document must not see two things in it
+/// (CVE-2021-41190).
+fn has(fields: &BTreeMap<String, Value>, name: &str) -> bool {
+    fields.get(name).is_some_and(|value| !value.is_null())
+}
+
+fn refused(what: &'static str, why: &str) -> BadDocument {
+    BadDocument { what, source: serde::de::Error::custom(why) }
 }
 
 pub(crate) fn parse<'a, T: Deserialize<'a>>(what: &'static str, bytes: &'a [u8]) -> Result<T, BadDocument> {
@@ -195,6 +277,56 @@ mod tests {
     fn unknown_fields_survive() {
         let text = r#"{"config":{"digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","mediaType":"x","size":0},"layers":[],"schemaVersion":2,"subject":{"a":1}}"#;
         assert_eq!(Manifest::parse(text.as_bytes()).expect("valid").bytes(), text.as_bytes());
+    }
+
+    #[test]
+    fn documents_tell_what_they_refer_to() {
+        let subject = Descriptor::of(MediaType::manifest(), b"image");
+        let config = Descriptor::of("application/vnd.example.config".into(), b"{}");
+        let mut manifest = Manifest::new(config, Vec::new());
+        assert_eq!((manifest.artifact_type(), manifest.subject()), ("application/vnd.example.config", None));
+        manifest.extra.insert("artifactType".into(), "application/vnd.example".into());
+        manifest.extra.insert("subject".into(), serde_json::to_value(&subject).expect("JSON"));
+        let read = Manifest::parse(&manifest.bytes()).expect("valid");
+        assert_eq!(
+            (read.artifact_type(), read.subject()),
+            ("application/vnd.example", Some(subject.clone()))
+        );
+        manifest.extra.insert("subject".into(), "none".into());
+        assert_eq!(manifest.subject(), None);
+        assert_eq!(subject.clone().with_artifact_type(None), subject);
+        assert_eq!(subject.with_artifact_type(Some("a/b")).artifact_type(), Some("a/b"));
+    }
+
+    #[test]
+    fn a_document_is_one_thing() {
+        let blob = |size: u64| Descriptor::new("x".into(), Digest::of(b""), size);
+        let manifest = |change: &dyn Fn(&mut Manifest)| {
+            let mut manifest = Manifest::new(blob(1), vec![blob(2)]);
+            change(&mut manifest);
+            Manifest::parse(&manifest.bytes()).map_err(|bad| bad.to_string())
+        };
+        assert!(manifest(&|_| {}).is_ok());
+        assert!(manifest(&|one| drop(one.extra.insert("manifests".into(), Value::Null))).is_ok());
+        assert!(manifest(&|one| one.layers = vec![blob(0); MAX_LAYERS]).is_ok());
+        let refused = |why: &str, change: &dyn Fn(&mut Manifest)| {
+            let said = manifest(change).expect_err(why);
+            assert!(said.contains(why), "{said}");
+        };
+        let none = || Value::Array(Vec::new());
+        refused("has `manifests`", &|one| drop(one.extra.insert("manifests".into(), none())));
+        refused("an index", &|one| one.media_type = Some(MediaType::index()));
+        refused("1001 layers", &|one| one.layers = vec![blob(0); MAX_LAYERS + 1]);
+        refused("larger than any disk", &|one| one.layers = vec![blob(i64::MAX as u64), blob(u64::MAX)]);
+        let index = |change: &dyn Fn(&mut Index)| {
+            let mut index = Index::new(vec![entry("linux/amd64")]);
+            change(&mut index);
+            Index::parse(&index.bytes()).map_err(|bad| bad.to_string())
+        };
+        assert!(index(&|_| {}).is_ok());
+        assert!(index(&|one| one.media_type = Some(MediaType::manifest())).is_err());
+        assert!(index(&|one| drop(one.extra.insert("layers".into(), Value::Array(Vec::new())))).is_err());
+        assert!(index(&|one| drop(one.extra.insert("config".into(), Value::Bool(true)))).is_err());
     }
 
     #[test]

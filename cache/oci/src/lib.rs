@@ -26,7 +26,25 @@ pub use reference::{BadReference, PinnedImage, Reference, Version};
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
+/// A text that is no [`Epoch`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no number of seconds from 1970 to the year 9999")]
+pub struct BadEpoch(pub String);
+
+impl std::str::FromStr for Epoch {
+    type Err = BadEpoch;
+
+    /// A count of seconds. RFC 3339, in which images tell their times, ends with the year 9999.
+    fn from_str(text: &str) -> Result<Epoch, BadEpoch> {
+        let seconds = text.parse().ok().filter(|seconds| *seconds <= Epoch::LAST.0);
+        seconds.map(Epoch).ok_or_else(|| BadEpoch(text.to_owned()))
+    }
+}
+
 impl Epoch {
+    /// The last second of the year 9999.
+    const LAST: Epoch = Epoch(253_402_300_799);
+
     /// RFC 3339 in UTC with whole seconds, the form of `created` in an image config: `2026-11-22T01:02:03Z`.
     pub fn rfc3339(self) -> String {
         let (days, rest) = (self.0 / 86_400, self.0 % 86_400);
@@ -63,6 +81,16 @@ mod tests {
             (4_102_444_800, "2100-01-01T00:00:00Z"),
         ] {
             assert_eq!(Epoch(seconds).rfc3339(), text);
+        }
+    }
+
+    #[test]
+    fn epochs_are_read_as_far_as_they_can_be_written() {
+        assert_eq!("0".parse(), Ok(Epoch(0)));
+        assert_eq!("253402300799".parse(), Ok(Epoch::LAST));
+        assert_eq!(Epoch::LAST.rfc3339(), "9999-12-31T23:59:59Z");
+        for bad in ["", "-1", "1.5", "now", "253402300800", "18446744073709551615", "99999999999999999999"] {
+            assert!(bad.parse::<Epoch>().is_err(), "{bad}");
         }
     }
 }

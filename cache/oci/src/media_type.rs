@@ -34,6 +34,10 @@ pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.ta
 pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 /// Docker's layer that a registry refuses to distribute.
 pub const DOCKER_FOREIGN_LAYER: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+/// The same as a plain tar.
+pub const DOCKER_FOREIGN_LAYER_PLAIN: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar";
+/// OCI's layers that a registry refuses to distribute; what is behind says how they are compressed.
+const NOT_DISTRIBUTED: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar";
 
 impl MediaType {
     /// `application/vnd.oci.image.manifest.v1+json`
@@ -60,6 +64,22 @@ impl MediaType {
         }
     }
 
+    /// The OCI type of a layer that is had from elsewhere (`urls`), and that registries refuse to distribute.
+    pub fn foreign_layer(compression: Compression) -> MediaType {
+        let behind = match compression {
+            Compression::Uncompressed => "",
+            Compression::Gzip => "+gzip",
+            Compression::Zstd => "+zstd",
+        };
+        MediaType(format!("{NOT_DISTRIBUTED}{behind}"))
+    }
+
+    /// Whether a layer of this type is one that registries refuse to distribute.
+    pub fn is_foreign(&self) -> bool {
+        [DOCKER_FOREIGN_LAYER, DOCKER_FOREIGN_LAYER_PLAIN].contains(&self.as_str())
+            || self.0.starts_with(NOT_DISTRIBUTED)
+    }
+
     /// Whether a document of this type is one image's manifest.
     pub fn is_manifest(&self) -> bool {
         *self == MediaType::manifest() || self.0 == DOCKER_MANIFEST
@@ -76,7 +96,7 @@ impl MediaType {
         let own = compressions.into_iter().find(|c| *self == MediaType::layer(*c));
         own.or(match self.0.as_str() {
             DOCKER_LAYER_GZIP | DOCKER_FOREIGN_LAYER => Some(Compression::Gzip),
-            DOCKER_LAYER => Some(Compression::Uncompressed),
+            DOCKER_LAYER | DOCKER_FOREIGN_LAYER_PLAIN => Some(Compression::Uncompressed),
             "application/vnd.docker.image.rootfs.diff.tar.zstd" => Some(Compression::Zstd),
             "application/vnd.oci.image.layer.nondistributable.v1.tar" => Some(Compression::Uncompressed),
             "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip" => Some(Compression::Gzip),
@@ -120,9 +140,21 @@ mod tests {
             ("application/vnd.oci.image.layer.v1.tar+gzip", Some(Compression::Gzip)),
             ("application/vnd.oci.image.layer.v1.tar+zstd", Some(Compression::Zstd)),
             (DOCKER_LAYER_GZIP, Some(Compression::Gzip)),
+            (DOCKER_FOREIGN_LAYER_PLAIN, Some(Compression::Uncompressed)),
             (DOCKER_CONFIG, None),
         ] {
             assert_eq!(MediaType::from(text).layer_compression(), compression, "{text}");
         }
+    }
+
+    #[test]
+    fn foreign_layers_are_known() {
+        for compression in [Compression::Uncompressed, Compression::Gzip, Compression::Zstd] {
+            let foreign = MediaType::foreign_layer(compression);
+            assert!(foreign.is_foreign(), "{foreign}");
+            assert_eq!(foreign.layer_compression(), Some(compression), "{foreign}");
+            assert!(!MediaType::layer(compression).is_foreign());
+        }
+        assert!(MediaType::from(DOCKER_FOREIGN_LAYER).is_foreign());
     }
 }

@@ -17,6 +17,9 @@ pub struct Platform {
     /// Windows' build number.
     #[serde(rename = "os.version", default, skip_serializing_if = "Option::is_none")]
     pub os_version: Option<String>,
+    /// What of Windows it needs: `win32k`.
+    #[serde(rename = "os.features", default, skip_serializing_if = "Vec::is_empty")]
+    pub os_features: Vec<String>,
 }
 
 /// A text that names no platform.
@@ -82,7 +85,7 @@ impl Platform {
         };
         let (architecture, variant) = normalize(&architecture.to_lowercase(), variant.unwrap_or_default());
         let variant = (!variant.is_empty()).then_some(variant);
-        Platform { os, architecture, variant, os_version: None }
+        Platform { os, architecture, variant, os_version: None, os_features: Vec::new() }
     }
 
     /// Platforms that people build for: what a misspelt one may have been meant to be.

@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Fault, What},
     route::Route,
     session::Question,
-    wire::chunk,
+    wire::{Pace, chunk},
 };
 
 /// So many bytes must have come for earlier failures to be forgotten: a server that breaks off after every
@@ -30,10 +30,13 @@ pub struct Blob {
     client: Client,
     wanted: Descriptor,
     route: Route,
-    hasher: Hasher,
+    /// Who looks at the digest: this, or with `None` the caller.
+    hasher: Option<Hasher>,
     received: u64,
     /// `received` when the last failure was.
     failed_at: u64,
+    /// Whether the rest is asked for by itself. No more once a server could not answer that.
+    ranges: bool,
     state: State,
 }
 
@@ -41,7 +44,7 @@ enum State {
     /// No response is open.
     Closed,
     /// A response is open; that many of its next bytes are known already.
-    Open { response: Response, known: u64 },
+    Open { response: Response, known: u64, pace: Pace },
     /// All came and was right.
     Done,
 }
@@ -87,17 +90,30 @@ impl Blob {
             client: client.clone(),
             wanted: wanted.clone(),
             route: client.route(reference, what)?,
-            hasher: Hasher::new(),
+            hasher: Some(Hasher::new()),
             received: 0,
             failed_at: 0,
+            ranges: true,
             state: State::Closed,
         })
     }
 
-    /// Goes on behind bytes that are here already, for instance in a file that an earlier run left. `hasher`
-    /// has seen exactly these `length` bytes.
-    pub fn behind(self, hasher: Hasher, length: u64) -> Blob {
-        Blob { hasher, received: length, failed_at: length, state: State::Closed, ..self }
+    /// Goes on behind `length` bytes that the caller has, for instance in a file that an earlier run left, and leaves the
+    /// digest to the caller, who hashes what is written anyway: bytes that are not those of the descriptor end as if they
+    /// were, and [`Blob::wrong`] makes the error.
+    pub fn behind(self, length: u64) -> Blob {
+        Blob { hasher: None, received: length, failed_at: length, state: State::Closed, ..self }
+    }
+
+    /// The error of a blob whose bytes turned out to have another digest.
+    pub fn wrong(&self, found: Digest) -> Error {
+        self.route.fail(Fault::Digest { wanted: self.wanted.digest, found })
+    }
+
+    /// When some of the bytes are a mirror's and they turned out to have another digest: passes that mirror over, so that
+    /// asking again from the first byte gets others. Whether there was one.
+    pub fn pass_over_mirrors(&self, found: Digest) -> bool {
+        self.route.pass_over_all(&Fault::Digest { wanted: self.wanted.digest, found })
     }
 
     /// How many bytes have come, those of [`Blob::behind`] included.
@@ -106,7 +122,7 @@ impl Blob {
     }
 
     /// The next bytes, never an empty piece; no byte is lost when the future is dropped. `None`: all have
-    /// come, and size and digest are those of the descriptor.
+    /// come, and size and digest are those of the descriptor; after [`Blob::behind`] only the size is.
     ///
     /// # Errors
     /// [`Fault::Size`] or [`Fault::Digest`] when they are not; otherwise what the last host did, after the
@@ -121,6 +137,10 @@ impl Blob {
                 Err(fault @ Fault::Digest { .. }) => return Err(self.route.fail(fault)),
                 Err(fault) => {
                     self.state = State::Closed;
+                    if self.ranges && self.received > 0 && is_about_range(&fault) {
+                        self.ranges = false;
+                        continue;
+                    }
                     if self.received - self.failed_at >= PROGRESS_BYTES {
                         self.route.progressed();
                     }
@@ -146,8 +166,8 @@ impl Blob {
             State::Done => Ok(Step::End),
             State::Closed if self.received == wanted => self.finish(),
             State::Closed => self.open().await.map(|()| Step::Opened),
-            State::Open { response, known } => {
-                let Some(mut bytes) = chunk(response, self.client.limits().idle).await? else {
+            State::Open { response, known, pace } => {
+                let Some(mut bytes) = chunk(response, pace, self.client.limits().idle).await? else {
                     if self.received < wanted {
                         return Err(Fault::Size { wanted, found: self.received });
                     }
@@ -163,7 +183,9 @@ impl Blob {
                 if found > wanted {
                     return Err(Fault::Size { wanted, found });
                 }
-                self.hasher.update(&bytes);
+                if let Some(hasher) = &mut self.hasher {
+                    hasher.update(&bytes);
+                }
                 self.received = found;
                 Ok(Step::Bytes(bytes))
             }
@@ -171,9 +193,11 @@ impl Blob {
     }
 
     fn finish(&mut self) -> Result<Step, Fault> {
-        let (wanted, found) = (self.wanted.digest, self.hasher.clone().finish());
-        if found != wanted {
-            return Err(Fault::Digest { wanted, found });
+        if let Some(hasher) = &self.hasher {
+            let (wanted, found) = (self.wanted.digest, hasher.clone().finish());
+            if found != wanted {
+                return Err(Fault::Digest { wanted, found });
+            }
         }
         self.state = State::Done;
         Ok(Step::End)
@@ -181,7 +205,7 @@ impl Blob {
 
     async fn open(&mut self) -> Result<(), Fault> {
         let path = format!("blobs/{}", self.wanted.digest);
-        let from = Some(self.received).filter(|received| *received > 0);
+        let from = Some(self.received).filter(|received| self.ranges && *received > 0);
         let question = Question { from, ..Question::read(Method::GET, &path) };
         let response = self.client.ask(self.route.endpoint(), &question).await?;
         let partial = response.status() == StatusCode::PARTIAL_CONTENT;
@@ -189,7 +213,7 @@ impl Blob {
         check_length(response.headers(), first, self.wanted.size)?;
         self.client.learn(&self.route);
         // A server that knows no ranges sends all from the start.
-        self.state = State::Open { response, known: self.received - first };
+        self.state = State::Open { response, known: self.received - first, pace: Pace::new() };
         Ok(())
     }
 }
@@ -209,6 +233,11 @@ fn first_byte(headers: &HeaderMap, wanted: u64) -> Result<u64, Fault> {
         Some(first) if first <= wanted => Ok(first),
         _ => Err(Fault::Range { wanted, answered: crate::wire::clean(answered, 100) }),
     }
+}
+
+/// Whether a server could not answer a question for a part: asked for all, it may.
+fn is_about_range(fault: &Fault) -> bool {
+    matches!(fault, Fault::Range { .. } | Fault::Status { status: 416, .. })
 }
 
 /// Refuses a body of the wrong length before its bytes are handed out.

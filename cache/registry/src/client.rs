@@ -9,8 +9,10 @@ use oci::Reference;
 
 use crate::{
     Credentials, Settings,
+    config::{Configured, Purpose},
     error::{Error, Fault, What},
-    route::{Route, asked, endpoints},
+    notice::{Listener, Notice, Notices},
+    route::{Gone, Hearing, Route, asked, endpoints},
     settings::Limits,
     token::Passes,
     transport::Transports,
@@ -20,29 +22,65 @@ use crate::{
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
+    /// Who is told what a person should know.
+    listener: Option<Listener>,
 }
 
 struct Shared {
     settings: Settings,
+    configured: Configured,
+    notices: Notices,
     credentials: Arc<dyn Credentials>,
     transports: Transports,
     passes: Passes,
     /// Registries that were found to speak plain HTTP only.
     plain: Mutex<BTreeSet<String>>,
+    /// Mirrors that are not asked any more.
+    gone: Arc<Gone>,
 }
 
 impl Client {
     /// A client. Does nothing yet: files are read and connections made by the first question that needs them.
     pub fn new(settings: Settings, credentials: Arc<dyn Credentials>) -> Client {
-        let (transports, passes) = (Transports::new(&settings), Passes::default());
+        let (transports, passes, notices) =
+            (Transports::new(&settings), Passes::default(), Notices::default());
+        let configured = Configured::new(&settings, notices.clone());
+        let (plain, gone) = (Mutex::default(), Arc::default());
         Client {
-            shared: Arc::new(Shared { settings, credentials, transports, passes, plain: Mutex::default() }),
+            shared: Arc::new(Shared {
+                settings,
+                configured,
+                notices,
+                credentials,
+                transports,
+                passes,
+                plain,
+                gone,
+            }),
+            listener: None,
         }
+    }
+
+    /// The same, but what a person should know is told to `listener`: a mirror that is passed over, a setting that
+    /// is not used. Each is told once, to whoever listens first.
+    pub fn hearing(&self, listener: impl Fn(&Notice) + Send + Sync + 'static) -> Client {
+        Client { listener: Some(Arc::new(listener)), ..self.clone() }
     }
 
     /// How it was set up: for programs that make connections of their own.
     pub fn settings(&self) -> &Settings {
         &self.shared.settings
+    }
+
+    /// The same, but these registries may speak plain HTTP, or have a certificate that nobody knows: as
+    /// `insecure = true` of the settings says it. Shares logins' credentials, but no connections.
+    pub fn insecure<'a>(&self, registries: impl Iterator<Item = &'a str>) -> Client {
+        let mut settings = self.shared.settings.clone();
+        for registry in registries {
+            let registry = settings.registries.entry(registry.to_owned()).or_default();
+            (registry.insecure, registry.ca) = (Some(true), None);
+        }
+        Client { listener: self.listener.clone(), ..Client::new(settings, self.shared.credentials.clone()) }
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -63,19 +101,34 @@ impl Client {
 
     /// The route of a question about an image.
     pub(crate) fn route(&self, reference: &Reference, what: What) -> Result<Route, Error> {
-        let plain = self.shared.plain.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let endpoints = endpoints(reference, &self.shared.settings, &plain);
-        let endpoints = endpoints.map_err(|fault| error(reference, what, fault))?;
-        Ok(Route::new(reference, what, endpoints, self.limits()))
+        let by_digest = reference.digest.is_some() || matches!(what, What::Blob(_));
+        self.route_for(reference, what, if by_digest { Purpose::ReadDigest } else { Purpose::ReadName })
     }
 
     /// The route of a question that is for the registry itself and for none of its mirrors.
     pub(crate) fn push_route(&self, reference: &Reference, what: What) -> Result<Route, Error> {
+        self.route_for(reference, what, Purpose::Write)
+    }
+
+    /// Whether others than the registry itself are asked what a name stands for, who may be behind.
+    pub fn is_mirrored(&self, name: &Reference) -> bool {
+        let spots = |purpose| self.shared.configured.spots(name, purpose).ok();
+        spots(Purpose::ReadName) != spots(Purpose::Write)
+    }
+
+    fn route_for(&self, reference: &Reference, what: What, purpose: Purpose) -> Result<Route, Error> {
+        let spots = self.shared.configured.spots(reference, purpose);
+        self.shared.notices.hand_to(self.listener.as_ref());
         let plain = self.shared.plain.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let endpoints = endpoints(reference, &self.shared.settings, &plain);
-        let mut endpoints = endpoints.map_err(|fault| error(reference, what, fault))?;
-        endpoints.retain(|endpoint| endpoint.namespace.is_none());
-        Ok(Route::new(reference, what, endpoints, self.limits()))
+        let gone = self.shared.gone.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let endpoints = spots.and_then(|spots| endpoints(reference, spots, &plain));
+        let endpoints = endpoints.map_err(|fault| error(reference, what, fault))?;
+        let hearing = Hearing {
+            notices: self.shared.notices.clone(),
+            listener: self.listener.clone(),
+            gone: self.shared.gone.clone(),
+        };
+        Ok(Route::new(asked(reference, what), endpoints, self.limits(), hearing, &gone))
     }
 
     /// Keeps in mind what a route that was answered has shown.

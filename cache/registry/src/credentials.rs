@@ -80,6 +80,14 @@ impl fmt::Debug for Secret {
 /// Credentials that could not be read. Holds nothing of a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialsError {
+    /// The file is there and cannot be read.
+    #[error("{}: it cannot be read: {why}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        why: String,
+    },
     /// The file is no JSON of the expected shape. Only the place is told: the parser would quote the text
     /// there.
     #[error("{}:{line}:{column}: not a Docker config file: {problem}", path.display())]

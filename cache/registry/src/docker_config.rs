@@ -109,6 +109,12 @@ impl DockerConfig {
         }
     }
 
+    /// Whether there is an entry for a host, or for some of its repositories.
+    pub(crate) fn knows(&self, host: &str) -> bool {
+        let about = |key: &String| normal(key).split('/').next() == Some(host);
+        self.file.auths.keys().any(about) || self.file.cred_helpers.keys().any(about)
+    }
+
     /// The login that the file itself holds.
     fn in_file(&self, host: &str, repository: &str) -> Result<Option<Login>, CredentialsError> {
         let Some((key, auth)) = find(&self.file.auths, host, repository) else { return Ok(None) };

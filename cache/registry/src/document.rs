@@ -25,15 +25,33 @@ const SCHEMA_ONE: [&str; 2] = [
 const OCTETS: &str = "application/octet-stream";
 
 /// A document that was read.
-pub(crate) struct Document {
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// Its media type, digest and size.
     pub descriptor: Descriptor,
+    /// Its bytes, which the digest is about.
     pub bytes: Vec<u8>,
+    /// What they say.
     pub parsed: Parsed,
 }
 
-pub(crate) enum Parsed {
+/// What a document is.
+#[derive(Clone, Debug)]
+pub enum Parsed {
+    /// A list of manifests.
     Index(Index),
+    /// The manifest of an image or of another artifact.
     Manifest(Box<Manifest>),
+}
+
+impl Document {
+    /// Reads an index or a manifest of any artifact. `announced` is the media type that something else gave it.
+    ///
+    /// # Errors
+    /// Everything that keeps these bytes from being exactly one of index and manifest.
+    pub fn read(bytes: Vec<u8>, announced: Option<&str>) -> Result<Document, Fault> {
+        read_any(bytes, announced)
+    }
 }
 
 #[derive(Deserialize)]
@@ -46,11 +64,21 @@ struct Peek {
     fs_layers: Option<IgnoredAny>,
 }
 
-/// Reads a document. `announced` is the `Content-Type` or the descriptor's media type, if there was one.
+/// Reads a document of a container image. `announced` is the `Content-Type` or the descriptor's media type, if there
+/// was one.
 ///
 /// # Errors
-/// Everything that keeps these bytes from being exactly one of index and manifest.
+/// Everything that keeps these bytes from being exactly one of index and container image's manifest.
 pub(crate) fn read(bytes: Vec<u8>, announced: Option<&str>) -> Result<Document, Fault> {
+    let document = read_any(bytes, announced)?;
+    if let Parsed::Manifest(manifest) = &document.parsed {
+        image(manifest)?;
+    }
+    Ok(document)
+}
+
+/// As [`read`], of any artifact.
+pub(crate) fn read_any(bytes: Vec<u8>, announced: Option<&str>) -> Result<Document, Fault> {
     let announced = announced.map(essence).filter(|text| is_known(text));
     let peek: Peek = serde_json::from_slice(&bytes)
         .map_err(|source| oci::BadDocument { what: "image manifest", source })?;
@@ -74,20 +102,24 @@ pub(crate) fn read(bytes: Vec<u8>, announced: Option<&str>) -> Result<Document, 
     let media_type = own.or(announced).map(MediaType).unwrap_or(by_shape);
     let parsed = match (media_type.is_index(), media_type.is_manifest()) {
         (true, _) => Parsed::Index(Index::parse(&bytes)?),
-        (_, true) => Parsed::Manifest(Box::new(image(Manifest::parse(&bytes)?)?)),
+        (_, true) => Parsed::Manifest(Box::new(Manifest::parse(&bytes)?)),
         _ => return Err(Fault::NotAnImage { media_type: media_type.0 }),
     };
     Ok(Document { descriptor: Descriptor::of(media_type, &bytes), bytes, parsed })
 }
 
-/// A manifest, if it is that of a container image: charts, signatures and other artifacts use the same
-/// document.
-fn image(manifest: Manifest) -> Result<Manifest, Fault> {
-    let config = &manifest.config.media_type;
-    if *config == MediaType::config() || config.0 == DOCKER_CONFIG || config.0 == OCTETS {
-        return Ok(manifest);
+/// Whether a manifest is that of a container image: charts, signatures and other artifacts use the same document.
+fn image(manifest: &Manifest) -> Result<(), Fault> {
+    match is_image(manifest) {
+        true => Ok(()),
+        false => Err(Fault::NotAnImage { media_type: manifest.artifact_type().to_owned() }),
     }
-    Err(Fault::NotAnImage { media_type: config.0.clone() })
+}
+
+/// Whether the config is one that says how an image is run.
+pub fn is_image(manifest: &Manifest) -> bool {
+    let config = &manifest.config.media_type;
+    *config == MediaType::config() || config.0 == DOCKER_CONFIG || config.0 == OCTETS
 }
 
 /// A media type without its parameters.

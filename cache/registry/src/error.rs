@@ -1,10 +1,12 @@
 //! What can go wrong between here and a registry, as facts.
 
+mod help;
+
 use std::{fmt, path::PathBuf, time::Duration};
 
 use oci::{BadDocument, Digest, Platform};
 
-use crate::{credentials::CredentialsError, retry::Retry};
+use crate::{config::BadFile, credentials::CredentialsError, retry::Retry, wire::clean};
 
 /// A question that no host answered.
 #[derive(Debug)]
@@ -56,8 +58,26 @@ pub enum What {
     PushedBlob(Digest),
     /// The tags of its repository.
     Tags,
+    /// What refers to it.
+    Referrers,
     /// Whether a login is right.
     Login,
+}
+
+impl What {
+    /// Whether bytes were to come from there.
+    fn is_fetched(self) -> bool {
+        matches!(self, What::Image | What::Blob(_))
+    }
+
+    /// What is good to know before the same is done again.
+    fn goes_on(self) -> &'static str {
+        match self {
+            What::Blob(_) => ", it goes on where this one stopped",
+            What::PushedBlob(_) => ", what the registry has is not sent again",
+            _ => "",
+        }
+    }
 }
 
 /// What a server said about a refusal, cleaned for a terminal.
@@ -74,11 +94,13 @@ pub struct Said {
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// No connection.
-    #[error("no connection: {why}")]
+    #[error("no connection{}: {why}", proxy.as_ref().map_or_else(String::new, |proxy| format!(" through the proxy {proxy}")))]
     Unreachable {
+        /// Host and port of the proxy that it would be reached through.
+        proxy: Option<String>,
         /// The system's words.
         why: String,
-        /// Whether it looks like a wrong name or port rather than a passing failure.
+        /// Whether it looks like a wrong name, host or port rather than a passing failure.
         firm: bool,
     },
     /// A connection without a TLS session on it.
@@ -95,6 +117,27 @@ pub enum Fault {
         /// What is wrong with it.
         why: String,
     },
+    /// The certificate that we would show cannot be used.
+    #[error("the client certificate {} with the key {}: {why}", certificate.display(), key.display())]
+    Client {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// The file of its key.
+        key: PathBuf,
+        /// What is wrong with them.
+        why: String,
+    },
+    /// A file that says how registries are reached cannot be used.
+    #[error("{0}")]
+    File(BadFile),
+    /// It may not be asked.
+    #[error("`{prefix}` is blocked in {}", path.display())]
+    Blocked {
+        /// What is blocked: the beginning of the names.
+        prefix: String,
+        /// The file that says so.
+        path: PathBuf,
+    },
     /// The client could not be set up.
     #[error("the HTTP client could not be set up: {why}")]
     Setup {
@@ -105,6 +148,14 @@ pub enum Fault {
     #[error("it sent nothing for {} s", after.as_secs_f64())]
     Stalled {
         /// How long was waited.
+        after: Duration,
+    },
+    /// Bytes came, and so few that they would never have an end.
+    #[error("it sent only {bytes} bytes in {} s", after.as_secs())]
+    Slow {
+        /// How many came.
+        bytes: u64,
+        /// In which time.
         after: Duration,
     },
     /// The connection ended in the middle.
@@ -216,6 +267,12 @@ pub enum Fault {
         /// The limit.
         limit: u64,
     },
+    /// A list without an end.
+    #[error("its list goes on behind {limit} pages")]
+    Pages {
+        /// How many pages are read.
+        limit: usize,
+    },
     /// It sent another part of a blob than was asked for.
     #[error("asked to go on at byte {wanted}, it answered with `{answered}`")]
     Range {
@@ -228,13 +285,13 @@ pub enum Fault {
     #[error("the image is in Docker's schema 1 format, which is not supported")]
     SchemaOne,
     /// A manifest of something that is no container image.
-    #[error("it is no container image but `{media_type}`")]
+    #[error("it is no container image but `{}`", clean(media_type, 200))]
     NotAnImage {
         /// Media type of the document or of its config.
         media_type: String,
     },
     /// Header and document say different things about the document (CVE-2021-41190).
-    #[error("the document is announced as `{announced}` and says it is `{document}`")]
+    #[error("the document is announced as `{announced}` and says it is `{}`", clean(document, 200))]
     MediaType {
         /// What the header or the descriptor says.
         announced: String,
@@ -284,7 +341,20 @@ fn list(platforms: &[Platform]) -> String {
     if platforms.is_empty() {
         return "none that is named".to_owned();
     }
-    platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ")
+    let shown = platforms.iter().take(SHOWN).map(Platform::to_string).collect::<Vec<_>>().join(", ");
+    match platforms.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// How many platforms of an image a message names.
+const SHOWN: usize = 16;
+
+impl From<BadFile> for Fault {
+    fn from(bad: BadFile) -> Fault {
+        Fault::File(bad)
+    }
 }
 
 impl Fault {
@@ -293,8 +363,11 @@ impl Fault {
         match self {
             Fault::Unreachable { .. } => "registry-unreachable",
             Fault::Tls { .. } => "registry-tls",
-            Fault::Ca { .. } | Fault::Setup { .. } => "registry-settings",
-            Fault::Stalled { .. } => "registry-stalled",
+            Fault::Ca { .. } | Fault::Client { .. } | Fault::File(_) | Fault::Setup { .. } => {
+                "registry-settings"
+            }
+            Fault::Blocked { .. } => "registry-blocked",
+            Fault::Stalled { .. } | Fault::Slow { .. } => "registry-stalled",
             Fault::Broken { .. } => "registry-broken-connection",
             Fault::Unauthorized { .. } | Fault::Challenge { .. } | Fault::Realm { .. } => "registry-login",
             Fault::NoToken { .. } | Fault::Token { .. } => "registry-token",
@@ -304,7 +377,7 @@ impl Fault {
             Fault::TooManyRequests { .. } => "registry-rate-limit",
             Fault::Status { .. } | Fault::Redirect { .. } | Fault::Range { .. } => "registry-answer",
             Fault::Digest { .. } | Fault::Size { .. } => "registry-wrong-bytes",
-            Fault::TooLarge { .. } | Fault::Nesting { .. } => "image-too-large",
+            Fault::TooLarge { .. } | Fault::Nesting { .. } | Fault::Pages { .. } => "image-too-large",
             Fault::SchemaOne | Fault::NotAnImage { .. } => "image-format",
             Fault::MediaType { .. } | Fault::Ambiguous | Fault::Document(_) | Fault::Layers { .. } => {
                 "image-invalid"
@@ -319,9 +392,8 @@ impl Fault {
     pub(crate) fn retry(&self) -> Retry {
         match self {
             Fault::Unreachable { firm: true, .. } => Retry::Briefly,
-            Fault::Unreachable { firm: false, .. } | Fault::Stalled { .. } | Fault::Broken { .. } => {
-                Retry::Later
-            }
+            Fault::Unreachable { firm: false, .. } | Fault::Broken { .. } => Retry::Later,
+            Fault::Stalled { .. } | Fault::Slow { .. } => Retry::Later,
             Fault::TooManyRequests { after, .. } => after.map_or(Retry::Later, Retry::After),
             Fault::Status { status: 408 | 500 | 502..=504 | 506..=599, after, .. } => {
                 after.map_or(Retry::Later, Retry::After)
@@ -335,6 +407,28 @@ impl Fault {
     pub(crate) fn is_unreachable(&self) -> bool {
         matches!(self, Fault::Unreachable { .. } | Fault::Tls { .. })
     }
+
+    /// Whether a time limit was waited for in vain, or may have been.
+    pub(crate) fn is_silence(&self) -> bool {
+        match self {
+            Fault::Token { fault, .. } => fault.is_silence(),
+            Fault::Stalled { .. } => true,
+            other => other.is_unreachable(),
+        }
+    }
+
+    /// Whether the next question to the same host would be a waste: it is about the host and not about what was
+    /// asked for.
+    pub(crate) fn is_of_the_host(&self) -> bool {
+        match self {
+            Fault::Token { fault, .. } => fault.is_of_the_host(),
+            Fault::Stalled { .. } | Fault::Slow { .. } | Fault::Digest { .. } => true,
+            Fault::Ca { .. } | Fault::Client { .. } => true,
+            Fault::TooManyRequests { .. } | Fault::Status { status: 500..=599, .. } => true,
+            Fault::Redirect { .. } | Fault::Challenge { .. } | Fault::Realm { .. } => true,
+            other => other.is_unreachable(),
+        }
+    }
 }
 
 impl Error {
@@ -343,68 +437,10 @@ impl Error {
         self.fault.code()
     }
 
-    /// What to do about it, where something can be done here: a command or an edit.
-    pub fn help(&self) -> Option<String> {
-        let registry = &self.asked.registry;
-        let login = match registry.as_str() {
-            "docker.io" => "kiln login".to_owned(),
-            other => format!("kiln login {other}"),
-        };
-        let host = self.asked.host.as_str();
-        Some(match self.root_fault() {
-            Fault::Unauthorized { login: false, .. } => {
-                format!(
-                    "kiln reads ~/.docker/config.json; log in with `{login}`, or correct the image's name"
-                )
-            }
-            Fault::Unauthorized { login: true, .. } => {
-                format!("the login in ~/.docker/config.json is not accepted; log in again with `{login}`")
-            }
-            Fault::Denied { login: false, .. } => {
-                format!("log in with `{login}` as a user that may read this image")
-            }
-            Fault::Denied { login: true, .. } => {
-                "ask the repository's owner for the right to read it, or log in as another user".to_owned()
-            }
-            Fault::Credentials(CredentialsError::HelperMissing { path, program }) => {
-                format!("install `{program}`, or remove it from {}", path.display())
-            }
-            Fault::TooManyRequests { .. } if registry == "docker.io" => {
-                "log in with `kiln login`, or set `mirrors` in [registry.\"docker.io\"]".to_owned()
-            }
-            Fault::TooManyRequests { .. } => {
-                format!("set `mirrors` in [registry.\"{registry}\"], or try later")
-            }
-            Fault::NotFound { .. } => "correct the image's name or tag".to_owned(),
-            Fault::Tls { why } if why.contains("InvalidContentType") => {
-                format!("if it speaks plain HTTP, set `insecure = true` in [registry.\"{host}\"]")
-            }
-            Fault::Tls { .. } => format!(
-                "set `ca = \"/path/to/ca.pem\"` in [registry.\"{host}\"], or SSL_CERT_FILE; `insecure = true` there turns the check off"
-            ),
-            Fault::Status { status: 400, said, .. }
-                if said.message.contains("HTTP request to an HTTPS server") =>
-            {
-                format!("it speaks TLS: set `insecure = false` or `ca` in [registry.\"{host}\"]")
-            }
-            Fault::Unreachable { why, .. } if why.contains("refused") => {
-                format!("start the registry at {host}, or correct the host and port of the image's name")
-            }
-            Fault::Platform { available, .. } if !available.is_empty() => {
-                let all: Vec<String> = available.iter().map(|one| format!("--platform {one}")).collect();
-                format!("use {}", all.join(" or "))
-            }
-            Fault::SchemaOne => "push the image again with a Docker of version 1.10 or newer".to_owned(),
-            _ => return None,
-        })
-    }
-
-    /// The fault itself, where the token server's is wrapped.
-    fn root_fault(&self) -> &Fault {
-        match &*self.fault {
-            Fault::Token { fault, .. } => fault,
-            fault => fault,
-        }
+    /// Whether the same question may be answered later: no connection, silence, a server in trouble or one that limits
+    /// requests. Not a refusal, and not an answer that cannot be used.
+    pub fn may_pass(&self) -> bool {
+        self.fault.retry() != Retry::Never
     }
 }
 
@@ -421,6 +457,9 @@ impl fmt::Display for Error {
                 write!(f, "cannot push {digest} of {reference} to {address}: {}", self.fault)?
             }
             What::Login => write!(f, "cannot log in at {address}: {}", self.fault)?,
+            What::Referrers => {
+                write!(f, "cannot list what refers to {reference} at {address}: {}", self.fault)?
+            }
             What::Tags => write!(f, "cannot list the tags of {reference} at {address}: {}", self.fault)?,
         }
         tried.iter().try_for_each(|tried| write!(f, "; before, {}: {}", tried.address, tried.fault))

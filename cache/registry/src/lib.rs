@@ -21,28 +21,36 @@
 //!
 //! | Question | File |
 //! |---|---|
-//! | which hosts are asked, in which order, over what | `settings.rs`, `route.rs` |
+//! | which hosts are asked, in which order, over what | `settings.rs`, `config/`, `route.rs` |
+//! | what a person is told of that stops nothing | `notice.rs` |
 //! | how a connection is made: names, proxies, certificates | `transport.rs`, `names.rs`, `roots.rs` |
-//! | who we are | `credentials.rs`, `docker_config.rs`, `challenge.rs`, `token.rs` |
+//! | who we are | `credentials.rs`, `login_files.rs`, `docker_config.rs`, `challenge.rs`, `token.rs` |
 //! | one request with its login and redirects | `wire.rs`, `session.rs` |
 //! | when is a failure tried again | `retry.rs`, `route.rs` |
 //! | what a manifest's bytes are | `document.rs`, `resolve.rs` |
 //! | how a blob's bytes come | `blob.rs` |
 //! | how a file that is no image's comes | `web.rs` |
 //! | how they go, and manifests after them | `push/` |
-//! | what a repository has | `list.rs` |
+//! | what a repository has, and what refers to it | `list.rs`, `referrers.rs` |
+//! | how they go from one registry to another | `copy.rs` |
 
 mod blob;
 mod challenge;
 mod client;
+mod config;
+mod copy;
 mod credentials;
 mod docker_config;
 mod document;
 mod error;
 mod list;
 mod login;
+mod login_files;
 mod names;
+mod notice;
+mod proxy;
 mod push;
+mod referrers;
 mod resolve;
 mod retry;
 mod roots;
@@ -50,18 +58,27 @@ mod route;
 mod session;
 mod settings;
 mod token;
+mod transfer;
 mod transport;
 mod web;
 mod wire;
 
 pub use blob::Blob;
 pub use client::Client;
+pub use config::{BadFile, Problem};
+pub use copy::{RemoteContent, Whom};
 pub use credentials::{Anonymous, Credentials, CredentialsError, Login, Secret};
 pub use docker_config::{DockerConfig, Edited};
+pub use document::{Document, Parsed, is_image};
 pub use error::{Asked, Error, Fault, Said, Tried, What};
+pub use login_files::LoginFiles;
+pub use notice::Notice;
 pub use push::{Content, FileContent, Pieces, PushOptions, Pushed, Sessions};
+pub use referrers::referrers_tag;
 pub use resolve::{Held, Resolved, ResolvedIndex};
 pub use settings::{
-    BadMirror, Limits, Mirror, Proxies, RegistrySettings, Roots, Scheme, Settings, SettingsError,
+    BadMirror, ClientCertificate, Files, Limits, Mirror, Proxies, RegistrySettings, Roots, Scheme, Settings,
+    SettingsError,
 };
+pub use transfer::BadTransfer;
 pub use web::{WebAnswer, WebRequest};

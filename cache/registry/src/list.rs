@@ -12,7 +12,10 @@ use crate::{
 };
 
 /// How many pages of tags are read.
-const PAGES: usize = 10_000;
+const PAGES: usize = 1000;
+
+/// How many bytes of tags are read: more than a million tags as people write them.
+const ALL_BYTES: u64 = 64 << 20;
 
 /// Asked for at once; a registry may give fewer.
 const PAGE_TAGS: &str = "1000";
@@ -27,11 +30,13 @@ impl Client {
     /// The tags of a repository, sorted (distribution-spec v1.1, § Listing tags).
     ///
     /// # Errors
-    /// What the registry did, and [`Fault::TooLarge`] when it has no end of pages.
+    /// What the registry did, [`Fault::TooLarge`] when it has no end of pages, and [`Fault::Document`] when it lists what is
+    /// no tag: a terminal could take that for orders.
     pub async fn tags(&self, repository: &Reference) -> Result<Vec<String>, Error> {
         let mut route = self.push_route(repository, What::Tags)?;
         let mut tags = Vec::new();
         let mut next: Option<Url> = None;
+        let mut read = 0;
         for _ in 0..PAGES {
             let query = [("n", PAGE_TAGS)];
             let place = next.as_ref().map_or(Place::With("tags/list", &query), Place::At);
@@ -48,10 +53,13 @@ impl Client {
             let link = response.headers().get(LINK).and_then(|link| link.to_str().ok()).map(str::to_owned);
             let bytes = body(response, limits.manifest_bytes, limits.idle).await;
             let page = bytes.and_then(|bytes| {
-                let bad = |source| oci::BadDocument { what: "list of tags", source };
-                Ok(serde_json::from_slice::<Page>(&bytes).map_err(bad)?)
+                read += bytes.len() as u64;
+                page_tags(&bytes)
             });
-            tags.extend(page.map_err(|fault| route.fail(fault))?.tags.unwrap_or_default());
+            tags.extend(page.map_err(|fault| route.fail(fault))?);
+            if read > ALL_BYTES {
+                return Err(route.fail(Fault::TooLarge { limit: ALL_BYTES }));
+            }
             next = match link {
                 Some(link) => Some(next_page(&from, &link).map_err(|fault| route.fail(fault))?),
                 None => {
@@ -61,17 +69,38 @@ impl Client {
                 }
             };
         }
-        Err(route.fail(Fault::TooLarge { limit: PAGES as u64 * self.limits().manifest_bytes }))
+        Err(route.fail(Fault::Pages { limit: PAGES }))
     }
 }
 
-/// The address in `Link: <…>; rel="next"` (RFC 8288), if it is of the same host.
-fn next_page(from: &Url, link: &str) -> Result<Url, Fault> {
+/// The tags of a page.
+fn page_tags(bytes: &[u8]) -> Result<Vec<String>, Fault> {
+    let bad = |source| oci::BadDocument { what: "list of tags", source };
+    let tags = serde_json::from_slice::<Page>(bytes).map_err(bad)?.tags.unwrap_or_default();
+    match tags.iter().find(|tag| !is_tag(tag)) {
+        None => Ok(tags),
+        Some(tag) => {
+            let why = format!("`{}` is no tag", clean(tag, 100));
+            Err(bad(serde::de::Error::custom(why)).into())
+        }
+    }
+}
+
+/// distribution-spec v1.1, § Pulling manifests.
+fn is_tag(text: &str) -> bool {
+    let letter = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    (1..=128).contains(&text.len())
+        && text.bytes().enumerate().all(|(at, b)| letter(b) || (at > 0 && (b == b'.' || b == b'-')))
+}
+
+/// The address in `Link: <…>; rel="next"` (RFC 8288), if it is of another page of the same host.
+pub(crate) fn next_page(from: &Url, link: &str) -> Result<Url, Fault> {
     let bad = |why| Fault::Redirect { to: format!("`{}`", clean(link, 200)), why };
     let text = link.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map(|(text, _)| text);
     let text = text.filter(|_| link.contains("next")).ok_or_else(|| bad("which is no next page"))?;
     let url = from.join(text).map_err(|_| bad("which is no address"))?;
     match url.origin() == from.origin() {
+        true if url == *from => Err(bad("which is the same page again")),
         true => Ok(url),
         false => Err(bad("which is another host")),
     }
@@ -80,6 +109,22 @@ fn next_page(from: &Url, link: &str) -> Result<Url, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_tag_is_not_listed() {
+        for (tags, known) in [
+            (r#"{"tags":["1.0","_a-b","X"]}"#, true),
+            (r#"{"tags":null}"#, true),
+            (r#"{"tags":["\u001b[2J"]}"#, false),
+            (r#"{"tags":[".a"]}"#, false),
+            (r#"{"tags":[""]}"#, false),
+            (r#"{"tags":["a b"]}"#, false),
+            (r#"{"tags":{}}"#, false),
+        ] {
+            assert_eq!(page_tags(tags.as_bytes()).is_ok(), known, "{tags}");
+        }
+        assert!(!is_tag(&"x".repeat(129)));
+    }
 
     #[test]
     fn the_next_page_is_of_the_same_host() {
@@ -91,6 +136,7 @@ mod tests {
             ),
             ("<https://r.example/x>; rel=next", Some("https://r.example/x")),
             ("<https://evil.example/x>; rel=\"next\"", None),
+            ("</v2/a/tags/list?n=2>; rel=\"next\"", None),
             ("</x>; rel=\"prev\"", None),
             ("next", None),
         ] {

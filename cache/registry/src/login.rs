@@ -39,10 +39,8 @@ impl Client {
     }
 
     async fn try_login(&self, endpoint: &Endpoint, login: &Login) -> Result<(), Fault> {
-        let mut url = endpoint.base.clone();
-        url.set_path("/v2/");
         let idle = self.limits().idle;
-        let asked = Call { method: Method::GET, ..Call::get(url, &endpoint.trust) };
+        let asked = Call { method: Method::GET, ..Call::get(endpoint.api.clone(), &endpoint.trust) };
         let answer = self.transports().send(asked.clone(), idle).await?.response;
         if answer.status().is_success() {
             return Ok(());

@@ -7,7 +7,7 @@ use crate::{
     Client,
     blob::Blob,
     client::error,
-    document::{ACCEPT, Document, Parsed, read},
+    document::{ACCEPT, Document, Parsed, read, read_any},
     error::{Error, Fault, What},
     route::Endpoint,
     session::Question,
@@ -133,6 +133,23 @@ impl Client {
             document = self.held_or_asked(reference, &chosen, held).await?;
         }
         Err(error(reference, What::Image, Fault::Nesting { limit: NESTING }))
+    }
+
+    /// As [`Client::resolve`], but no longer than this: for one who has something else to take.
+    ///
+    /// # Errors
+    /// As those of [`Client::resolve`]; when the time is over, [`Fault::Stalled`].
+    pub async fn resolve_within(
+        &self,
+        longest: std::time::Duration,
+        reference: &Reference,
+        platform: &Platform,
+        held: Option<&dyn Held>,
+    ) -> Result<Resolved, Error> {
+        match tokio::time::timeout(longest, self.resolve(reference, platform, held)).await {
+            Ok(resolved) => resolved,
+            Err(_) => Err(error(reference, What::Image, Fault::Stalled { after: longest })),
+        }
     }
 
     /// What the name itself leads to.
@@ -266,7 +283,11 @@ impl Client {
         }
     }
 
-    async fn document_from(&self, endpoint: &Endpoint, wanted: &Wanted) -> Result<Document, Fault> {
+    pub(crate) async fn document_from(
+        &self,
+        endpoint: &Endpoint,
+        wanted: &Wanted,
+    ) -> Result<Document, Fault> {
         let path = format!("manifests/{}", wanted.version);
         let question = Question { accept: Some(ACCEPT), ..Question::read(Method::GET, &path) };
         let response = self.ask(endpoint, &question).await?;
@@ -276,7 +297,10 @@ impl Client {
         let limits = self.limits();
         let bytes = body(response, limits.manifest_bytes, limits.idle).await?;
         wanted.check(&bytes, told)?;
-        let document = read(bytes, announced.as_deref())?;
+        let document = match wanted.any {
+            true => read_any(bytes, announced.as_deref())?,
+            false => read(bytes, announced.as_deref())?,
+        };
         if let Some(media_type) = &wanted.media_type {
             let document = &document.descriptor.media_type;
             let manifests = |a: &MediaType, b: &MediaType| a.is_manifest() && b.is_index();
@@ -290,30 +314,38 @@ impl Client {
 }
 
 /// Which document is asked for, and what is known of it.
-struct Wanted {
+pub(crate) struct Wanted {
     /// Tag or digest, as it stands in the address.
     version: String,
     digest: Option<Digest>,
     size: Option<u64>,
     media_type: Option<MediaType>,
+    /// Whether it may be something else than an image.
+    any: bool,
 }
 
 impl Wanted {
-    fn of(reference: &Reference) -> Wanted {
+    pub(crate) fn of(reference: &Reference) -> Wanted {
         let (version, digest) = match reference.version() {
             Version::Tag(tag) => (tag.to_owned(), None),
             Version::Digest(digest) => (digest.to_string(), Some(digest)),
         };
-        Wanted { version, digest, size: None, media_type: None }
+        Wanted { version, digest, size: None, media_type: None, any: false }
     }
 
-    fn by(descriptor: &Descriptor) -> Wanted {
+    pub(crate) fn by(descriptor: &Descriptor) -> Wanted {
         Wanted {
             version: descriptor.digest.to_string(),
             digest: Some(descriptor.digest),
             size: Some(descriptor.size),
             media_type: Some(descriptor.media_type.clone()),
+            any: false,
         }
+    }
+
+    /// The same, of any artifact.
+    pub(crate) fn of_any(self) -> Wanted {
+        Wanted { any: true, ..self }
     }
 
     /// Compares what came with what was wanted, or with what the registry itself said that it sends.

@@ -1,10 +1,13 @@
-//! Which certificate authorities are trusted.
+//! Which certificate authorities are trusted, and who we are.
 
 use std::path::{Path, PathBuf};
 
-use reqwest::{Certificate, Client};
+use reqwest::{Certificate, Client, Identity};
 
-use crate::{error::Fault, settings::Roots};
+use crate::{
+    error::Fault,
+    settings::{ClientCertificate, Roots},
+};
 
 /// Where distributions keep the bundle: Debian, Alpine and Gentoo; Fedora; OpenSUSE; older Fedora; Alpine's
 /// link, BSDs.
@@ -52,6 +55,32 @@ pub(crate) fn named(path: &Path) -> Result<Vec<Certificate>, Fault> {
         return Err(bad("one of its certificates cannot be read"));
     }
     Ok(certificates)
+}
+
+/// Who we are: a certificate with its key.
+///
+/// # Errors
+/// [`Fault::Client`] when one of the files cannot be read, or they do not hold a certificate and its key.
+pub(crate) fn identity(client: &ClientCertificate) -> Result<Identity, Fault> {
+    let ClientCertificate { certificate, key } = client;
+    let bad = |why: String| Fault::Client { certificate: certificate.clone(), key: key.clone(), why };
+    let read = |path: &Path| std::fs::read(path).map_err(|error| bad(format!("{}: {error}", path.display())));
+    let mut pem = read(certificate)?;
+    if key != certificate {
+        pem.push(b'\n');
+        pem.extend(read(key)?);
+    }
+    let identity = Identity::from_pem(&pem)
+        .map_err(|_| bad("they hold no PEM certificate with a key that is not encrypted".to_owned()))?;
+    // That the two belong together shows when they are used.
+    let built = Client::builder().no_proxy().tls_certs_only([]).identity(identity.clone()).build();
+    built.map_err(|error| {
+        let why = crate::transport::deepest(&error);
+        // `openssl x509 -req` makes such, unless it is told an extension.
+        let old = why.contains("UnsupportedCertVersion");
+        bad(if old { "it is a certificate of X.509 version 1, and 3 is needed".to_owned() } else { why })
+    })?;
+    Ok(identity)
 }
 
 fn of_the_system() -> Vec<Certificate> {

@@ -1,15 +1,21 @@
 //! Who is asked, in which order, and when the next one is.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use oci::Reference;
 use reqwest::Url;
 
 use crate::{
+    config::Spot,
     error::{Asked, Error, Fault, Tried, What},
+    notice::{Listener, Notice, Notices},
     retry::{Retry, wait},
-    settings::{Limits, Scheme, Settings},
-    transport::Trust,
+    settings::{Limits, Scheme},
+    transport::{Tls, Trust},
     wire::host_of,
 };
 
@@ -23,6 +29,8 @@ pub(crate) struct Endpoint {
     pub registry: String,
     /// The repository as this host has it.
     pub repository: String,
+    /// `https://host/v2/`.
+    pub api: Url,
     /// `https://host/v2/repository/`.
     pub base: Url,
     pub trust: Trust,
@@ -43,81 +51,57 @@ impl Endpoint {
     }
 }
 
-/// The places of a repository: the mirrors in their order, then the registry. A host that may speak either
-/// stands there twice, with TLS first. `plain` are those that are known to speak no TLS.
+/// The places of a repository, as addresses. A host that may speak either stands there twice, with TLS first.
+/// `plain` are those that are known to speak no TLS.
 ///
 /// # Errors
 /// [`Fault::Setup`] when a host is none, for instance `[::zz]`.
 pub(crate) fn endpoints(
     reference: &Reference,
-    settings: &Settings,
+    spots: Vec<Spot>,
     plain: &BTreeSet<String>,
 ) -> Result<Vec<Endpoint>, Fault> {
     let mut all = Vec::new();
-    for mirror in settings.of(&reference.registry).mirrors {
-        let repository = format!("{}{}", mirror.prefix, reference.repository);
-        let ways = match mirror.scheme {
-            Some(Scheme::Http) => vec![(Scheme::Http, Trust::Plain)],
-            Some(Scheme::Https) => {
-                ways(&mirror.registry, settings, plain).into_iter().filter(is_tls).collect()
-            }
-            None => ways(&mirror.registry, settings, plain),
-        };
-        // A loopback host that is written with `https://` speaks it.
-        let tls = || vec![(Scheme::Https, Trust::System)];
-        let ways = if ways.is_empty() { tls() } else { ways };
-        add(&mut all, ways, &mirror.registry, &repository, Some(&reference.registry))?;
+    for spot in spots {
+        for (scheme, trust) in ways(&spot, plain) {
+            let namespace = spot.mirror.then(|| reference.registry.clone());
+            let (api, base) = addresses(scheme, &spot)?;
+            let Spot { registry, repository, .. } = spot.clone();
+            all.push(Endpoint { registry, repository, api, base, trust, namespace });
+        }
     }
-    let own = ways(&reference.registry, settings, plain);
-    add(&mut all, own, &reference.registry, &reference.repository, None)?;
     Ok(all)
 }
 
-fn add(
-    all: &mut Vec<Endpoint>,
-    ways: Vec<(Scheme, Trust)>,
-    registry: &str,
-    repository: &str,
-    namespace: Option<&str>,
-) -> Result<(), Fault> {
-    for (scheme, trust) in ways {
-        all.push(Endpoint {
-            registry: registry.to_owned(),
-            repository: repository.to_owned(),
-            base: base(scheme, registry, repository)?,
-            trust,
-            namespace: namespace.map(str::to_owned),
-        });
-    }
-    Ok(())
-}
-
-fn is_tls(way: &(Scheme, Trust)) -> bool {
-    way.0 == Scheme::Https
-}
-
 /// How a host is spoken to.
-fn ways(registry: &str, settings: &Settings, plain: &BTreeSet<String>) -> Vec<(Scheme, Trust)> {
-    let settings = settings.of(registry);
-    match (settings.insecure, settings.ca) {
-        (Some(true), _) if plain.contains(registry) => vec![(Scheme::Http, Trust::Plain)],
-        (Some(true), _) => vec![(Scheme::Https, Trust::Anyone), (Scheme::Http, Trust::Plain)],
-        (_, Some(ca)) => vec![(Scheme::Https, Trust::And(ca))],
-        (None, None) if is_loopback(registry) && !registry.ends_with(":443") => {
-            vec![(Scheme::Http, Trust::Plain)]
-        }
-        _ => vec![(Scheme::Https, Trust::System)],
+fn ways(spot: &Spot, plain: &BTreeSet<String>) -> Vec<(Scheme, Trust)> {
+    let unchecked = spot.insecure == Some(true);
+    let tls = Tls { authorities: spot.authorities.clone(), client: spot.client.clone(), unchecked };
+    let given = tls != Tls::default();
+    let trust = if given { Trust::Given(tls) } else { Trust::System };
+    let (https, http) = ((Scheme::Https, trust), (Scheme::Http, Trust::Plain));
+    match spot.scheme {
+        Some(Scheme::Http) => vec![http],
+        Some(Scheme::Https) => vec![https],
+        None if unchecked && plain.contains(&spot.registry) => vec![http],
+        None if unchecked => vec![https, http],
+        None if given || spot.insecure == Some(false) => vec![https],
+        None if is_loopback(&spot.registry) && !spot.registry.ends_with(":443") => vec![http],
+        None => vec![https],
     }
 }
 
-fn base(scheme: Scheme, registry: &str, repository: &str) -> Result<Url, Fault> {
+/// The addresses of a host's API and of a repository there.
+fn addresses(scheme: Scheme, spot: &Spot) -> Result<(Url, Url), Fault> {
     let scheme = match scheme {
         Scheme::Http => "http",
         Scheme::Https => "https",
     };
+    let Spot { registry, repository, api, .. } = spot;
     let host = if registry == DOCKER_HUB.0 { DOCKER_HUB.1 } else { registry };
     let bad = |_| Fault::Setup { why: format!("`{registry}` is no host") };
-    Url::parse(&format!("{scheme}://{host}/v2/{repository}/")).map_err(bad)
+    let url = |path: String| Url::parse(&format!("{scheme}://{host}{path}")).map_err(bad);
+    Ok((url(format!("{api}/"))?, url(format!("{api}/{repository}/"))?))
 }
 
 /// Whether a host, with or without a port, is this machine: `localhost`, 127.0.0.0/8 or ::1.
@@ -136,13 +120,37 @@ pub(crate) struct Route {
     at: usize,
     failures: u32,
     asked: Asked,
+    hearing: Hearing,
 }
+
+/// Who hears of mirrors that are passed over.
+#[derive(Clone, Default)]
+pub(crate) struct Hearing {
+    pub notices: Notices,
+    pub listener: Option<Listener>,
+    /// Where they are kept, so that the next question is not put to them.
+    pub gone: Arc<Gone>,
+}
+
+/// Mirrors that are not asked any more, by their addresses, and what they did.
+pub(crate) type Gone = Mutex<BTreeMap<String, Tried>>;
 
 impl Route {
     /// The route of a question. `endpoints` has at least one, as [`endpoints`] gives it.
-    pub(crate) fn new(reference: &Reference, what: What, endpoints: Vec<Endpoint>, limits: &Limits) -> Route {
-        let asked = asked(reference, what);
-        Route { limits: limits.clone(), endpoints, at: 0, failures: 0, asked }
+    /// Those that are gone are not asked.
+    pub(crate) fn new(
+        mut asked: Asked,
+        mut endpoints: Vec<Endpoint>,
+        limits: &Limits,
+        hearing: Hearing,
+        gone: &BTreeMap<String, Tried>,
+    ) -> Route {
+        endpoints.retain(|endpoint| {
+            let known = endpoint.namespace.as_ref().and_then(|_| gone.get(&host_of(&endpoint.base)));
+            asked.tried.extend(known.cloned());
+            known.is_none()
+        });
+        Route { limits: limits.clone(), endpoints, at: 0, failures: 0, asked, hearing }
     }
 
     /// Who is asked now.
@@ -164,8 +172,10 @@ impl Route {
         let wait = match next {
             None => wait(&self.limits, fault.retry(), self.failures),
             // Where there is someone else to ask, a connection that broke is tried once more; nobody is
-            // waited for.
-            Some(_) if fault.retry() == Retry::Later && self.failures == 0 => Some(self.limits.first_wait),
+            // waited for, and who was silent is not listened to again.
+            Some(_) if fault.retry() == Retry::Later && self.failures == 0 && !fault.is_silence() => {
+                Some(self.limits.first_wait)
+            }
             Some(_) => None,
         };
         if let Some(wait) = wait {
@@ -174,11 +184,53 @@ impl Route {
             return Ok(());
         }
         let Some(next) = next else { return Err(self.fail(fault)) };
+        self.pass_over(next, &fault);
         let (address, code) = (host_of(&self.endpoint().base), fault.code());
         self.asked.tried.push(Tried { address, code, fault: fault.to_string() });
         self.at = next;
         self.failures = 0;
         Ok(())
+    }
+
+    /// Tells of a mirror that is no help, and keeps it from being asked again. That it does not have something is
+    /// no news: a mirror may be partial.
+    fn pass_over(&self, next: usize, fault: &Fault) {
+        let (current, next) = (self.endpoint(), &self.endpoints[next]);
+        let Some(registry) = &current.namespace else { return };
+        // Plain HTTP is still to be tried.
+        if current.registry == next.registry
+            && next.namespace.is_some()
+            && current.base.path() == next.base.path()
+        {
+            return;
+        }
+        if matches!(fault, Fault::NotFound { .. }) {
+            return;
+        }
+        self.tell_of(current, registry, fault);
+    }
+
+    /// Passes over every mirror that may have sent a part of what came. Whether there was one.
+    pub(crate) fn pass_over_all(&self, fault: &Fault) -> bool {
+        let asked = self.endpoints.iter().take(self.at + 1);
+        let mirrors: Vec<_> =
+            asked.filter_map(|endpoint| Some((endpoint, endpoint.namespace.as_ref()?))).collect();
+        mirrors.iter().for_each(|(endpoint, registry)| self.tell_of(endpoint, registry, fault));
+        !mirrors.is_empty()
+    }
+
+    fn tell_of(&self, mirror: &Endpoint, registry: &str, fault: &Fault) {
+        let address = host_of(&mirror.base);
+        let (code, registry) = (fault.code(), registry.to_owned());
+        let gone = fault.is_of_the_host();
+        let fault = fault.to_string();
+        if gone {
+            let tried = Tried { address: address.clone(), code, fault: fault.clone() };
+            let mut gone = self.hearing.gone.lock().unwrap_or_else(PoisonError::into_inner);
+            gone.entry(address.clone()).or_insert(tried);
+        }
+        self.hearing.notices.tell(&Notice::Mirror { address, registry, fault });
+        self.hearing.notices.hand_to(self.hearing.listener.as_ref());
     }
 
     /// The place that comes after this one. Plain HTTP is an answer to a failure of TLS only, not to a refusal.
@@ -205,7 +257,7 @@ impl Route {
         let current = self.endpoint();
         let before = self.at.checked_sub(1).map(|at| &self.endpoints[at])?;
         (current.trust == Trust::Plain
-            && before.trust == Trust::Anyone
+            && before.trust.is_unprotected()
             && before.registry == current.registry)
             .then_some(current.registry.as_str())
     }
@@ -221,11 +273,20 @@ pub(crate) fn asked(reference: &Reference, what: What) -> Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        config::{Configured, Purpose},
+        settings::Settings,
+    };
+
+    fn of(reference: &Reference, settings: &str) -> Result<Vec<Endpoint>, Fault> {
+        let settings = Settings::parse(settings).expect(settings);
+        let configured = Configured::new(&settings, Notices::default());
+        let spots = configured.spots(reference, Purpose::ReadName)?;
+        endpoints(reference, spots, &BTreeSet::new())
+    }
 
     fn bases(reference: &str, settings: &str) -> Vec<String> {
-        let reference = reference.parse().expect(reference);
-        let settings = Settings::parse(settings).expect(settings);
-        let endpoints = endpoints(&reference, &settings, &BTreeSet::new()).expect("hosts");
+        let endpoints = of(&reference.parse().expect(reference), settings).expect("hosts");
         endpoints.iter().map(|endpoint| endpoint.base.to_string()).collect()
     }
 
@@ -265,8 +326,8 @@ mod tests {
 
     #[test]
     fn a_mirror_is_told_whom_it_stands_for() {
-        let settings = Settings::parse("[registry.'docker.io']\nmirrors = ['http://m.lab']").expect("valid");
-        let all = endpoints(&"alpine".parse().expect("a name"), &settings, &BTreeSet::new()).expect("hosts");
+        let mirror = "[registry.'docker.io']\nmirrors = ['http://m.lab']";
+        let all = of(&"alpine".parse().expect("a name"), mirror).expect("hosts");
         let urls: Vec<String> = all.iter().map(|one| one.url("manifests/latest").to_string()).collect();
         assert_eq!(
             urls,
@@ -281,6 +342,6 @@ mod tests {
     fn a_host_that_is_none_is_an_error() {
         let reference: Reference = "localhost/a".parse().expect("a name");
         let reference = Reference { registry: "[::zz]:1".into(), ..reference };
-        assert!(endpoints(&reference, &Settings::default(), &BTreeSet::new()).is_err());
+        assert!(of(&reference, "").is_err());
     }
 }

@@ -11,23 +11,30 @@
 //!
 //! [registry."registry.example"]
 //! ca = "/etc/ssl/private-ca.pem"
+//! cert = "/etc/ssl/me.pem"   # who we are to it, where it asks for a certificate
+//! key = "/etc/ssl/me.key"
 //! ```
 //!
 //! A table is about one host, whether it is asked as a registry or as a mirror of another: how a mirror is
-//! reached is written in the mirror's own table.
+//! reached is written in the mirror's own table. `[transfer]` says how patient transfers are (`transfer.rs`).
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use oci::Reference;
 use serde::Deserialize;
 
-use crate::credentials::Secret;
+use crate::{
+    credentials::Secret,
+    transfer::{BadTransfer, Transfer},
+};
 
 /// How registries are reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// By registry as it stands in a [`Reference`]: `docker.io`, `localhost:5000`.
     pub registries: BTreeMap<String, RegistrySettings>,
+    /// What other programs keep about registries; asked where `registries` says nothing.
+    pub files: Files,
     /// Which certificate authorities are trusted.
     pub roots: Roots,
     /// Through whom connections are made.
@@ -46,6 +53,32 @@ pub struct RegistrySettings {
     pub insecure: Option<bool>,
     /// A PEM file of certificate authorities that are trusted for this host, beside [`Roots`].
     pub ca: Option<PathBuf>,
+    /// Who we are to it.
+    pub client: Option<ClientCertificate>,
+}
+
+/// A certificate that a client shows, and its key. Both are PEM and may be one file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClientCertificate {
+    /// The certificate, with those that lead to the authority.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// Where other programs keep what they know about registries. All are read when a registry is first asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// containers' `registries.conf`. It must be there.
+    pub registries_conf: Option<PathBuf>,
+    /// Folders of further `*.conf`, in the order in which they are read.
+    pub registries_conf_folders: Vec<PathBuf>,
+    /// containers' `certs.d`; the first that has a folder for a host counts.
+    pub containers_certificates: Vec<PathBuf>,
+    /// Docker's and containerd's `certs.d`, in the same way.
+    pub docker_certificates: Vec<PathBuf>,
+    /// Docker's `daemon.json`. It must be there.
+    pub docker_daemon: Option<PathBuf>,
 }
 
 /// A host that has copies of another registry's repositories.
@@ -157,14 +190,27 @@ pub enum SettingsError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// `ca` is a relative path, which would mean another file in each folder.
-    #[error("[registry.\"{registry}\"] ca: `{}` is not an absolute path", path.display())]
-    RelativeCa {
+    /// A relative path, which would mean another file in each folder.
+    #[error("[registry.\"{registry}\"] {field}: `{}` is not an absolute path", path.display())]
+    RelativePath {
         /// The table.
         registry: String,
+        /// `ca`, `cert` or `key`.
+        field: &'static str,
         /// The path.
         path: PathBuf,
     },
+    /// A client certificate without its key, or the other way round.
+    #[error("[registry.\"{registry}\"]: `cert` and `key` belong together; `{missing}` is missing")]
+    Half {
+        /// The table.
+        registry: String,
+        /// The one that is missing.
+        missing: &'static str,
+    },
+    /// A value of the table `[transfer]` cannot be used.
+    #[error("[transfer] {0}")]
+    Transfer(#[from] BadTransfer),
     /// A certificate authority is named and then not checked.
     #[error("[registry.\"{registry}\"]: `insecure = true` and `ca` contradict each other; keep one of them")]
     Contradiction {
@@ -178,6 +224,8 @@ pub enum SettingsError {
 struct Text {
     #[serde(default)]
     registry: BTreeMap<String, Table>,
+    #[serde(default)]
+    transfer: Transfer,
 }
 
 #[derive(Deserialize)]
@@ -187,10 +235,12 @@ struct Table {
     mirrors: Vec<String>,
     insecure: Option<bool>,
     ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
 }
 
 impl Settings {
-    /// Reads a settings text. Roots, proxies and limits are not in it and have their defaults.
+    /// Reads a settings text. Roots, proxies and the limits of documents are not in it and have their defaults.
     ///
     /// # Errors
     /// [`SettingsError`], with the place for a syntax error or an unknown key, with the table for the rest.
@@ -204,21 +254,24 @@ impl Settings {
                 return Err(SettingsError::Twice { registry });
             }
         }
-        Ok(Settings { registries, ..Settings::default() })
-    }
-
-    /// The settings of a host; the defaults where nothing is said about it.
-    pub(crate) fn of(&self, registry: &str) -> RegistrySettings {
-        self.registries.get(registry).cloned().unwrap_or_default()
+        Ok(Settings { registries, limits: text.transfer.limits()?, ..Settings::default() })
     }
 }
 
 impl Table {
     fn check(self, registry: &str) -> Result<RegistrySettings, SettingsError> {
         let registry = registry.to_owned();
-        if let Some(path) = self.ca.as_ref().filter(|path| !path.is_absolute()) {
-            return Err(SettingsError::RelativeCa { registry, path: path.clone() });
+        for (field, path) in [("ca", &self.ca), ("cert", &self.cert), ("key", &self.key)] {
+            if let Some(path) = path.as_ref().filter(|path| !path.is_absolute()) {
+                return Err(SettingsError::RelativePath { registry, field, path: path.clone() });
+            }
         }
+        let client = match (self.cert, self.key) {
+            (Some(certificate), Some(key)) => Some(ClientCertificate { certificate, key }),
+            (None, None) => None,
+            (None, Some(_)) => return Err(SettingsError::Half { registry, missing: "cert" }),
+            (Some(_), None) => return Err(SettingsError::Half { registry, missing: "key" }),
+        };
         if self.ca.is_some() && self.insecure == Some(true) {
             return Err(SettingsError::Contradiction { registry });
         }
@@ -229,7 +282,7 @@ impl Table {
                 Err(BadMirror(why)) => return Err(SettingsError::Mirror { registry, text, why }),
             }
         }
-        Ok(RegistrySettings { mirrors, insecure: self.insecure, ca: self.ca })
+        Ok(RegistrySettings { mirrors, insecure: self.insecure, ca: self.ca, client })
     }
 }
 
@@ -279,7 +332,7 @@ impl fmt::Display for Mirror {
 }
 
 /// The registry's name as a [`Reference`] has it, or `None` when the text is no host with an optional port.
-fn registry_name(text: &str) -> Option<String> {
+pub(crate) fn registry_name(text: &str) -> Option<String> {
     if text == "localhost" || text.contains(['.', ':']) {
         let reference = Reference::parse(&format!("{text}/name")).ok()?;
         return (reference.repository.ends_with("name") && !text.contains('/')).then_some(reference.registry);
@@ -303,13 +356,17 @@ mod tests {
             insecure = true
             [registry."registry.example"]
             ca = "/etc/ca.pem"
+            cert = "/etc/me.pem"
+            key = "/etc/me.key"
             "#,
         )
         .expect("valid");
         assert_eq!(settings.registries.len(), 3);
-        assert_eq!(settings.of("lab:5000").insecure, Some(true));
-        assert_eq!(settings.of("registry.example").ca, Some(PathBuf::from("/etc/ca.pem")));
-        assert_eq!(settings.of("elsewhere"), RegistrySettings::default());
+        assert_eq!(settings.registries["lab:5000"].insecure, Some(true));
+        let example = &settings.registries["registry.example"];
+        assert_eq!(example.ca, Some(PathBuf::from("/etc/ca.pem")));
+        let client = ClientCertificate { certificate: "/etc/me.pem".into(), key: "/etc/me.key".into() };
+        assert_eq!(example.client, Some(client));
     }
 
     #[test]
@@ -335,6 +392,9 @@ mod tests {
             ("[registry.'a.b']\nmirror = []", "unknown field"),
             ("[registry.'a.b']\nca = 'x.pem'", "absolute"),
             ("[registry.'a.b']\nca = '/x.pem'\ninsecure = true", "contradict"),
+            ("[registry.'a.b']\ncert = '/x.pem'", "`key` is missing"),
+            ("[registry.'a.b']\nkey = '/x.pem'", "`cert` is missing"),
+            ("[registry.'a.b']\nkey = 'x.key'", "key: `x.key` is not an absolute"),
             ("[registry.'a.b']\nmirrors = ['ftp://x']", "`http` or `https`"),
             ("[registry.'a.b']\nmirrors = ['x.y/../z']", "repository"),
             ("[registry.'a.b']\nmirrors = ['']", "host name"),

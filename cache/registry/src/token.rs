@@ -17,7 +17,7 @@ use crate::{
     error::Fault,
     route::{Endpoint, is_loopback},
     settings::Limits,
-    transport::{Transports, Trust},
+    transport::Transports,
     wire::{Call, body, clean, host_of, refusal},
 };
 
@@ -229,9 +229,7 @@ fn realm_url(endpoint: &Endpoint, realm: &str, login: bool) -> Result<Url, Fault
     match url.scheme() {
         "https" => Ok(url),
         // Where the registry itself is reached without protection, a login has none anyway.
-        "http" if !login || is_loopback(host) || matches!(endpoint.trust, Trust::Plain | Trust::Anyone) => {
-            Ok(url)
-        }
+        "http" if !login || is_loopback(host) || endpoint.trust.is_unprotected() => Ok(url),
         "http" => Err(bad("which is not protected by TLS")),
         _ => Err(bad("which is neither HTTP nor HTTPS")),
     }
@@ -262,7 +260,11 @@ impl TokenRequest<'_> {
     ) -> Result<Found, Fault> {
         let server = host_of(&self.realm);
         let wrapped = |fault| Fault::Token { server: server.clone(), fault: Box::new(fault) };
-        let answer = transports.send(self.call(login), limits.idle).await.map_err(wrapped)?;
+        let mut answer = transports.send(self.call(login), limits.idle).await.map_err(wrapped)?;
+        // Some servers know one form of the question only (containerd meets them at GCR and JFrog).
+        if let (Some(Login::Identity(token)), 404 | 405) = (login, answer.response.status().as_u16()) {
+            answer = transports.send(self.get(basic("", token)), limits.idle).await.map_err(wrapped)?;
+        }
         if !answer.response.status().is_success() {
             return Err(wrapped(refusal(answer.response, login.is_some(), limits.idle).await));
         }
@@ -280,8 +282,7 @@ impl TokenRequest<'_> {
     /// GET with a name and password or with nothing; POST where a refresh token is exchanged, which must not
     /// stand in an address.
     fn call(&self, login: Option<&Login>) -> Call<'_> {
-        let scopes = self.scope.split_ascii_whitespace();
-        let mut pairs: Vec<(&str, &str)> = self.service.iter().map(|service| ("service", *service)).collect();
+        let mut pairs = self.service_pair();
         if let Some(Login::Identity(token)) = login {
             pairs.extend([("scope", self.scope.as_str()), ("client_id", "kiln")]);
             pairs.extend([("grant_type", "refresh_token"), ("refresh_token", token.reveal())]);
@@ -292,14 +293,22 @@ impl TokenRequest<'_> {
                 ..Call::get(self.realm.clone(), &self.endpoint.trust)
             };
         }
-        pairs.extend(scopes.map(|scope| ("scope", scope)));
-        let mut url = self.realm.clone();
-        url.query_pairs_mut().extend_pairs(pairs);
-        let authorization = match login {
+        self.get(match login {
             Some(Login::Password { username, password }) => basic(username, password),
             _ => None,
-        };
+        })
+    }
+
+    fn get(&self, authorization: Option<HeaderValue>) -> Call<'_> {
+        let mut pairs = self.service_pair();
+        pairs.extend(self.scope.split_ascii_whitespace().map(|scope| ("scope", scope)));
+        let mut url = self.realm.clone();
+        url.query_pairs_mut().extend_pairs(pairs);
         Call { authorization, ..Call::get(url, &self.endpoint.trust) }
+    }
+
+    fn service_pair(&self) -> Vec<(&str, &str)> {
+        self.service.iter().map(|service| ("service", *service)).collect()
     }
 }
 
@@ -330,12 +339,14 @@ fn encode(pairs: &[(&str, &str)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::Trust;
 
     #[test]
     fn a_login_goes_to_protected_servers_only() {
         let endpoint = |trust, base: &str| Endpoint {
             registry: "r.example".into(),
             repository: "x".into(),
+            api: base.parse().expect("an address"),
             base: base.parse().expect("an address"),
             trust,
             namespace: None,

@@ -2,14 +2,13 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use reqwest::{Certificate, Client, NoProxy, Proxy, Url};
+use reqwest::{Certificate, Client, ClientBuilder, Url};
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::{
-    credentials::Secret,
     error::Fault,
     names, roots,
-    settings::{Limits, Proxies, Roots, Settings},
+    settings::{ClientCertificate, Limits, Proxies, Roots, Settings},
 };
 
 /// Whose certificates are believed.
@@ -17,12 +16,28 @@ use crate::{
 pub(crate) enum Trust {
     /// Those of the system.
     System,
-    /// Those of the system and of this file.
-    And(PathBuf),
-    /// Everybody's.
-    Anyone,
+    /// As the settings of a host say.
+    Given(Tls),
     /// Nobody's: plain HTTP. A builder that only talks to loopback never reads a certificate.
     Plain,
+}
+
+/// What the settings of a host say of TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Tls {
+    /// Files of authorities that are trusted beside the system's.
+    pub authorities: Vec<PathBuf>,
+    /// Who we are.
+    pub client: Option<ClientCertificate>,
+    /// Everybody's certificate is believed.
+    pub unchecked: bool,
+}
+
+impl Trust {
+    /// Whether anybody could be listening.
+    pub(crate) fn is_unprotected(&self) -> bool {
+        matches!(self, Trust::Plain | Trust::Given(Tls { unchecked: true, .. }))
+    }
 }
 
 /// The connection pools.
@@ -50,6 +65,11 @@ impl Transports {
         self.limits.connect
     }
 
+    /// Who is asked to reach an address, where it is not asked itself.
+    pub(crate) fn proxy_of(&self, url: &Url) -> Option<String> {
+        self.proxies.of(url)
+    }
+
     /// The pool for an address, which may be that of a redirect: its scheme may differ from the endpoint's.
     pub(crate) async fn client(&self, url: &Url, trust: &Trust) -> Result<Client, Fault> {
         let trust = match (url.scheme(), trust) {
@@ -72,42 +92,39 @@ impl Transports {
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(self.limits.connect)
             .no_proxy();
-        let builder = self.proxies()?.into_iter().fold(builder, |builder, proxy| builder.proxy(proxy));
+        let builder =
+            self.proxies.configured()?.into_iter().fold(builder, |builder, proxy| builder.proxy(proxy));
         let builder = names::configure(builder);
         let builder = match trust {
             Trust::Plain => builder.tls_certs_only([]),
-            Trust::Anyone => builder.tls_certs_only([]).tls_danger_accept_invalid_certs(true),
             Trust::System => builder.tls_certs_only(self.system().await?),
-            Trust::And(path) => {
-                let path = path.clone();
-                let named = blocking(move || roots::named(&path)).await?;
-                builder.tls_certs_only(self.system().await?.into_iter().chain(named))
-            }
+            Trust::Given(tls) => self.given(tls, builder).await?,
         };
         builder.build().map_err(|error| Fault::Setup { why: deepest(&error) })
+    }
+
+    async fn given(&self, tls: &Tls, builder: ClientBuilder) -> Result<ClientBuilder, Fault> {
+        let (paths, client) = (tls.authorities.clone(), tls.client.clone());
+        let (named, identity) = blocking(move || {
+            let named: Vec<Vec<Certificate>> =
+                paths.iter().map(|path| roots::named(path)).collect::<Result<_, _>>()?;
+            Ok((named.concat(), client.as_ref().map(roots::identity).transpose()?))
+        })
+        .await?;
+        let builder = match tls.unchecked {
+            true => builder.tls_certs_only([]).tls_danger_accept_invalid_certs(true),
+            false => builder.tls_certs_only(self.system().await?.into_iter().chain(named)),
+        };
+        Ok(match identity {
+            Some(identity) => builder.identity(identity),
+            None => builder,
+        })
     }
 
     async fn system(&self) -> Result<Vec<Certificate>, Fault> {
         let roots = self.roots.clone();
         let load = || blocking(move || roots::load(&roots));
         self.system.get_or_try_init(load).await.cloned()
-    }
-
-    fn proxies(&self) -> Result<Vec<Proxy>, Fault> {
-        let except = self.proxies.except.as_deref().unwrap_or_default();
-        // A proxy would look for its own loopback, not for ours.
-        let except = NoProxy::from_string(&format!("localhost,127.0.0.0/8,::1,{except}"));
-        let make = |text: &Option<Secret>, proxy: fn(&str) -> reqwest::Result<Proxy>| {
-            let text = text.as_ref().map(Secret::reveal).filter(|text| !text.is_empty());
-            let made = text.map(|text| {
-                // The address may hold a password, so it is not told.
-                proxy(text).map_err(|_| Fault::Setup { why: "a proxy's address is not a URL".to_owned() })
-            });
-            made.transpose()
-        };
-        let made =
-            [make(&self.proxies.http, |p| Proxy::http(p))?, make(&self.proxies.https, |p| Proxy::https(p))?];
-        Ok(made.into_iter().flatten().map(|proxy| proxy.no_proxy(except.clone())).collect())
     }
 }
 

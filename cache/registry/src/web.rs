@@ -14,7 +14,7 @@ use crate::{
     error::Fault,
     retry,
     transport::Trust,
-    wire::{Call, chunk, refusal},
+    wire::{Call, Pace, chunk, refusal},
 };
 
 /// A GET of an address that need not be a registry's.
@@ -34,6 +34,7 @@ pub struct WebRequest<'a> {
 #[derive(Debug)]
 pub struct WebAnswer {
     response: Response,
+    pace: Pace,
     idle: Duration,
 }
 
@@ -64,8 +65,10 @@ impl Client {
         let call = Call { from, authorization, headers, ..Call::get(url, &trust) };
         let response = self.transports().send(call, idle).await?.response;
         match response.status() {
-            StatusCode::NOT_MODIFIED | StatusCode::RANGE_NOT_SATISFIABLE => Ok(WebAnswer { response, idle }),
-            status if status.is_success() => Ok(WebAnswer { response, idle }),
+            StatusCode::NOT_MODIFIED | StatusCode::RANGE_NOT_SATISFIABLE => {
+                Ok(WebAnswer { response, pace: Pace::new(), idle })
+            }
+            status if status.is_success() => Ok(WebAnswer { response, pace: Pace::new(), idle }),
             _ => Err(refusal(response, login, idle).await),
         }
     }
@@ -103,6 +106,6 @@ impl WebAnswer {
     /// # Errors
     /// The connection broke, or nothing came for too long.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Fault> {
-        chunk(&mut self.response, self.idle).await
+        chunk(&mut self.response, &mut self.pace, self.idle).await
     }
 }

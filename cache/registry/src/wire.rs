@@ -15,6 +15,7 @@ use reqwest::{
     },
 };
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use crate::{
     error::{Fault, Said},
@@ -24,6 +25,9 @@ use crate::{
 
 /// How many redirects are followed.
 const REDIRECTS: u32 = 10;
+
+/// The fewest bytes in a second: a tenth of what the slowest modems brought.
+const SLOWEST: f64 = 64.0;
 
 /// How much of a refusal is read.
 const REFUSAL_BYTES: u64 = 64 << 10;
@@ -134,7 +138,12 @@ impl Transports {
         // unreachable.
         let longest = self.connect_limit() + idle;
         let response = std::pin::pin!(request.send());
-        answered(response, call.sent.map(|sent| sent.moved), longest).await
+        answered(response, call.sent.map(|sent| sent.moved), longest).await.map_err(|fault| match fault {
+            Fault::Unreachable { why, firm, .. } => {
+                Fault::Unreachable { proxy: self.proxy_of(&call.url), why, firm }
+            }
+            other => other,
+        })
     }
 }
 
@@ -178,12 +187,47 @@ pub(crate) fn host_of(url: &Url) -> String {
     url.origin().ascii_serialization()
 }
 
+/// How fast a body comes. A server that sends a byte now and then is never idle, and has no end.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    since: Instant,
+    bytes: u64,
+}
+
+impl Pace {
+    /// Begins to count.
+    pub(crate) fn new() -> Pace {
+        Pace { since: Instant::now(), bytes: 0 }
+    }
+
+    /// Looks at what came, once in twice the time that a server may send nothing.
+    fn came(&mut self, bytes: usize, idle: Duration) -> Result<(), Fault> {
+        self.bytes += bytes as u64;
+        let after = self.since.elapsed();
+        if after < 2 * idle {
+            return Ok(());
+        }
+        let came = std::mem::replace(self, Pace::new()).bytes;
+        match (came as f64) < after.as_secs_f64() * SLOWEST {
+            true => Err(Fault::Slow { bytes: came, after }),
+            false => Ok(()),
+        }
+    }
+}
+
 /// The next bytes of a body; `None` at its end.
-pub(crate) async fn chunk(response: &mut Response, idle: Duration) -> Result<Option<Bytes>, Fault> {
+pub(crate) async fn chunk(
+    response: &mut Response,
+    pace: &mut Pace,
+    idle: Duration,
+) -> Result<Option<Bytes>, Fault> {
     match tokio::time::timeout(idle, response.chunk()).await {
         Err(_) => Err(Fault::Stalled { after: idle }),
         Ok(Err(error)) => Err(Fault::Broken { why: deepest(&error.without_url()) }),
-        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Ok(bytes)) => {
+            pace.came(bytes.as_ref().map_or(0, Bytes::len), idle)?;
+            Ok(bytes)
+        }
     }
 }
 
@@ -193,7 +237,8 @@ pub(crate) async fn body(mut response: Response, limit: u64, idle: Duration) -> 
         return Err(Fault::TooLarge { limit });
     }
     let mut body = Vec::new();
-    while let Some(bytes) = chunk(&mut response, idle).await? {
+    let mut pace = Pace::new();
+    while let Some(bytes) = chunk(&mut response, &mut pace, idle).await? {
         if body.len() as u64 + bytes.len() as u64 > limit {
             return Err(Fault::TooLarge { limit });
         }
@@ -287,9 +332,10 @@ fn network_fault(error: reqwest::Error) -> Fault {
         return Fault::Tls { why };
     }
     if connect {
-        let firm = firm || why.contains("refused");
+        // A host that nobody can reach takes the whole limit each time.
+        let firm = firm || timeout || why.contains("refused");
         let why = if timeout { "it did not answer in time".to_owned() } else { why };
-        return Fault::Unreachable { why, firm };
+        return Fault::Unreachable { proxy: None, why, firm };
     }
     Fault::Broken { why }
 }

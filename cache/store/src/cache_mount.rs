@@ -10,6 +10,7 @@ use std::{
     ops::ControlFlow,
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use oci::Digest;
@@ -24,6 +25,9 @@ use crate::{
     flock::{self, Hold},
     lock::poll,
 };
+
+/// The file that holds a mount's id.
+pub(crate) const ID: &str = "id";
 
 /// Who may use a cache mount at the same time (Dockerfile reference, `RUN --mount=type=cache`, `sharing`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +104,8 @@ impl Store {
             || None,
         )?;
         let Some((copy, lock)) = taken else { return Ok(None) };
+        // Tells the last use; who cannot stamp can still build.
+        let _stamped = lock.set_modified(UNIX_EPOCH + Duration::from_secs(self.clock().epoch().0));
         let path = folder.join(copy.to_string());
         if !path.exists() {
             make_copy(lease, spec, seed, &path)?;
@@ -115,9 +121,9 @@ impl Store {
         let mut mounts = Vec::new();
         for name in crate::lease::list(&self.layout().mounts())? {
             let folder = self.layout().mounts().join(name);
-            let id = match fs::read_to_string(folder.join("id")) {
+            let id = match fs::read_to_string(folder.join(ID)) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                id => id.map_err(|e| Error::io("read", folder.join("id"), e))?,
+                id => id.map_err(|e| Error::io("read", folder.join(ID), e))?,
             };
             let copies = (0..).map(|copy: u32| folder.join(copy.to_string()));
             mounts.push(CacheMountInfo { id, copies: copies.take_while(|path| path.exists()).collect() });
@@ -132,23 +138,33 @@ impl Store {
     /// The state folder cannot be written.
     pub fn remove_cache_mount(&self, lease: &Lease, id: &str) -> Result<bool> {
         let folder = self.layout().mounts().join(Digest::of(id.as_bytes()).hex());
-        if !folder.exists() {
-            return Ok(false);
-        }
-        // Every copy is locked before any is taken away; a lock file without a copy is somebody who is making one.
-        let mut locks = Vec::new();
-        for name in crate::lease::list(&folder)?.iter().filter(|name| name.ends_with(".lock")) {
-            let path = folder.join(name);
-            match flock::open_and_try(&path, Hold::Exclusive).map_err(|e| Error::io("lock", path, e))? {
-                Some(lock) => locks.push(lock),
-                None => return Ok(false),
-            }
-        }
+        let Some(locks) = hold_all(&folder)? else { return Ok(false) };
         let aside = lease.new_path()?;
         fs::rename(&folder, &aside).map_err(|e| Error::io("remove", &folder, e))?;
         drop(locks);
         drop_rest(&aside)?;
         Ok(true)
+    }
+}
+
+/// The locks of all copies of a mount, and of its id; while they are held nobody begins to use it. `None` where somebody
+/// does, or it is gone.
+pub(crate) fn hold_all(folder: &Path) -> Result<Option<Vec<File>>> {
+    let Some(alone) = try_here(&folder.join(ID), Hold::Exclusive)? else { return Ok(None) };
+    let mut locks = vec![alone];
+    // A lock file without a copy is somebody who is making one.
+    for name in crate::lease::list(folder)?.iter().filter(|name| name.ends_with(".lock")) {
+        let Some(lock) = try_here(&folder.join(name), Hold::Exclusive)? else { return Ok(None) };
+        locks.push(lock);
+    }
+    Ok(Some(locks))
+}
+
+/// Takes a lock if it is free; that the mount is gone is none.
+fn try_here(path: &Path, hold: Hold) -> Result<Option<File>> {
+    match flock::open_and_try(path, hold) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        taken => taken.map_err(|e| Error::io("lock", path, e)),
     }
 }
 
@@ -158,7 +174,7 @@ fn ensure_folder(lease: &Lease, folder: &Path, id: &str) -> Result<()> {
         return Ok(());
     }
     let aside = lease.new_folder()?;
-    for (name, text) in [("id", id), ("0.lock", "")] {
+    for (name, text) in [(ID, id), ("0.lock", "")] {
         fs::write(aside.join(name), text).map_err(|e| Error::io("write", aside.join(name), e))?;
     }
     claim(&aside, folder)
@@ -167,15 +183,15 @@ fn ensure_folder(lease: &Lease, folder: &Path, id: &str) -> Result<()> {
 /// Takes a copy that may be used; its number and its lock.
 fn take(folder: &Path, sharing: Sharing) -> Result<Option<(u32, File)>> {
     let hold = if sharing == Sharing::Shared { Hold::Shared } else { Hold::Exclusive };
+    // Whoever removes the mount, or looks at its locks, holds this alone: no copy is taken meanwhile. Where the mount was
+    // removed a moment ago, it is made anew at the next attempt.
+    let Some(_stays) = try_here(&folder.join(ID), Hold::Shared)? else { return Ok(None) };
     for copy in 0.. {
         let path = folder.join(format!("{copy}.lock"));
-        match flock::open_and_try(&path, hold) {
-            Ok(Some(lock)) => return Ok(Some((copy, lock))),
-            Ok(None) if sharing == Sharing::Private => {}
-            Ok(None) => break,
-            // The mount was removed a moment ago: made anew at the next attempt.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => break,
-            Err(e) => return Err(Error::io("lock", path, e)),
+        match flock::open_and_try(&path, hold).map_err(|e| Error::io("lock", path, e))? {
+            Some(lock) => return Ok(Some((copy, lock))),
+            None if sharing == Sharing::Private => {}
+            None => break,
         }
     }
     Ok(None)
@@ -200,5 +216,42 @@ fn claim(aside: &Path, path: &Path) -> Result<()> {
     match rustix::fs::renameat_with(CWD, aside, CWD, path, RenameFlags::NOREPLACE) {
         Err(Errno::EXIST) => drop_rest(aside),
         renamed => renamed.map_err(|e| Error::io("create", path, e.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::{Clock, Options};
+
+    #[test]
+    fn no_copy_is_begun_while_a_mount_is_looked_at_or_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = Options::new(folder.path().join("root"), Clock::new(|| UNIX_EPOCH));
+        let store = Store::open(options).expect("opened");
+        let lease = store.lease().expect("a lease");
+        for sharing in [Sharing::Shared, Sharing::Locked, Sharing::Private] {
+            let id = format!("{sharing:?}");
+            let spec = CacheMountSpec { id: id.clone(), sharing, mode: 0o755, owner: None };
+            let mount = || {
+                let mut once = |_: &Waiting| ControlFlow::Break(());
+                store.cache_mount(&lease, &spec, None, &mut once).expect("asked")
+            };
+            let first = mount().expect("it is free").path().to_owned();
+            let folder = first.parent().expect("it is below the mount's").to_owned();
+            let held = hold_all(&folder).expect("looked").expect("nobody uses it");
+            assert!(mount().is_none(), "{id}: another copy would go with the mount");
+            assert!(!folder.join("1.lock").exists(), "{id}");
+            drop(held);
+            let used = mount().expect("it is free");
+            assert_eq!(used.path(), first, "{id}");
+            assert!(hold_all(&folder).expect("looked").is_none(), "{id}");
+            assert!(!store.remove_cache_mount(&lease, &id).expect("asked"), "{id}");
+            drop(used);
+            assert!(store.remove_cache_mount(&lease, &id).expect("asked"), "{id}");
+            assert!(!store.remove_cache_mount(&lease, &id).expect("asked"), "{id}: it is gone");
+        }
     }
 }

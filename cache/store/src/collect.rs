@@ -1,31 +1,32 @@
-//! Collection: removing what nothing names.
+//! Collection: removing what nothing can be done with, what nothing names, or what a policy says.
 //!
-//! Roots are the listed images, the kept records, and what live builds have in their leases. What a root needs is
-//! reached through records' results, images' documents and layers' blobs.
+//! What stays in any case: what an image with a name needs, what live builds have in their leases, and what a record that
+//! stays stands on. The books are made by `survey.rs`, decisions by `ledger.rs`.
 //!
 //! The collector works alone: whoever finds or adds something holds its lock shared until the lease names it. Under
 //! the lock it only deletes rows, in one transaction, and then moves files away; they are deleted after. Killed
 //! between, it leaves files without rows, which nobody believes and the next collection moves away.
 
 use std::{
-    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use oci::{Digest, Epoch};
+use oci::Digest;
 use rusqlite::params;
-use tree::LayerId;
 
 use crate::{
-    Error, Lease, Lock, LockName, Result, Store,
+    Error, Lease, LockName, Result, Rule, Store,
     contents::{Contents, drop_rest, move_to},
-    database::{Durability, Fault, column, digest, unsigned},
+    database::{Durability, Fault, column},
     flock::{self, Hold},
     layout::Kind,
-    lease::{Pin, list, pins},
-    lock, record, remove,
+    lease::{list, pins},
+    ledger::{Entry, Thing},
+    lock, remove,
+    survey::Survey,
+    usage::{DiskUsage, Usage},
 };
 
 /// An interrupted download is kept for as long as this after its last byte, in seconds.
@@ -33,19 +34,28 @@ const PARTIAL_SECONDS: u64 = 24 * 60 * 60;
 /// What is remembered of a context is kept for as long as this after it last changed, in seconds.
 const STATS_SECONDS: u64 = 90 * 24 * 60 * 60;
 
-/// What to remove beyond what nothing names.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What to remove beyond what nothing can be done with.
+#[derive(Clone, Debug, Default)]
 pub struct Collection {
-    /// Records that were last used before this time. Stamps of use are renewed once a day.
-    pub records_unused_since: Option<Epoch>,
-    /// Images without a name.
-    pub untagged_images: bool,
-    /// Cache mounts that nobody uses now.
-    pub cache_mounts: bool,
+    /// What a policy says, rule after rule.
+    pub rules: Vec<Rule>,
+    /// Whether what no record, image or live build names may stay for as long as the rules allow: the layers of a base that
+    /// was pulled for a build that failed. Without it, all of that goes.
+    pub keep_unnamed: bool,
+    /// Images without a name that were listed within this time stay, in seconds, whatever the rules say: somebody has just
+    /// been told their digest.
+    pub keep_images_seconds: u64,
+}
+
+impl Collection {
+    /// What a policy says, and nothing that might be of use and it does not name.
+    pub fn by(rules: Vec<Rule>) -> Collection {
+        Collection { rules, keep_unnamed: true, ..Collection::default() }
+    }
 }
 
 /// What a collection removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Freed {
     /// How many records.
     pub records: u64,
@@ -53,22 +63,37 @@ pub struct Freed {
     pub images: u64,
     /// How many blobs, tree manifests and layer folders.
     pub contents: u64,
-    /// The length of those contents in bytes.
-    pub content_bytes: u64,
     /// How many cache mounts.
     pub cache_mounts: u64,
+    /// The entries, those of the database first, in the order in which they went, each with what it took on the disk in `reclaimable_bytes`.
+    pub entries: Vec<Usage>,
+    /// What the cache takes now, in bytes.
+    pub used_bytes: u64,
 }
 
-/// What stays.
-#[derive(Default)]
-struct Reached {
-    layers: BTreeSet<LayerId>,
-    blobs: BTreeSet<Digest>,
+impl Freed {
+    /// What is free now and was not, in bytes on the disk.
+    pub fn disk_bytes(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.reclaimable_bytes).fold(0, u64::saturating_add)
+    }
 }
 
 impl Store {
-    /// Removes what no image, record or live build names, and what killed builds left. Keeps first, so that nothing valid is
-    /// lost. May run beside builds, which wait while it looks and not while it deletes; `kill -9` at any instant loses
+    /// What the state folder holds, as it is found while builds go on. Changes nothing.
+    ///
+    /// # Errors
+    /// The database or a document of an image cannot be read.
+    pub fn disk_usage(&self) -> Result<DiskUsage> {
+        let (others, pins) = (self.others()?, pins(self.layout())?);
+        let survey = self.ask("look at what is here", |contents| self.survey(contents, &pins, others))?;
+        let entries = survey.ledger.entries.into_iter().filter(Entry::is_shown).map(|entry| entry.usage);
+        let mut entries: Vec<Usage> = entries.collect();
+        entries.sort_by(|a, b| b.size_bytes.cmp(&a.size_bytes).then_with(|| a.id.cmp(&b.id)));
+        Ok(DiskUsage { entries })
+    }
+
+    /// Removes what nothing can be done with, what killed builds left, and what is asked. Keeps first, so that nothing valid
+    /// is lost. May run beside builds, which wait while it looks and not while it deletes; `kill -9` at any instant loses
     /// nothing that is named.
     ///
     /// # Errors
@@ -77,11 +102,21 @@ impl Store {
     pub fn collect(&self, what: &Collection) -> Result<Freed> {
         self.sweep()?;
         self.keep()?;
+        // Walked before anybody has to wait.
+        let others = if what.rules.is_empty() { Vec::new() } else { self.others()? };
         let lease = self.lease()?;
         let mut trash = Vec::new();
-        let mut freed = self.collect_alone(what, &lease, &mut trash)?;
+        let (mut freed, taken) = self.collect_alone(what, others, &lease, &mut trash)?;
         for path in &trash {
             drop_rest(path)?;
+        }
+        for entry in taken {
+            if self.remove_other(&lease, &entry.thing)? {
+                freed.cache_mounts += u64::from(matches!(entry.thing, Thing::CacheMount(_)));
+                freed.entries.push(entry.usage);
+            } else {
+                freed.used_bytes += entry.cache_bytes;
+            }
         }
         self.sweep_memos()?;
         lock::sweep(&self.layout().locks())?;
@@ -89,74 +124,80 @@ impl Store {
         self.sweep_older(&self.layout().stats(), STATS_SECONDS)?;
         self.sweep_remotes()?;
         self.sweep_repositories(&lease)?;
-        if what.cache_mounts {
-            for mount in self.cache_mounts()? {
-                freed.cache_mounts += u64::from(self.remove_cache_mount(&lease, &mount.id)?);
-            }
-        }
         Ok(freed)
     }
 
-    /// The part that nobody may disturb.
-    fn collect_alone(&self, what: &Collection, lease: &Lease, trash: &mut Vec<PathBuf>) -> Result<Freed> {
+    /// The part that nobody may disturb. What is to go and the database does not know is given back.
+    fn collect_alone(
+        &self,
+        what: &Collection,
+        others: Vec<Entry>,
+        lease: &Lease,
+        trash: &mut Vec<PathBuf>,
+    ) -> Result<(Freed, Vec<Entry>)> {
         let path = self.layout().collector_lock();
         let _alone = flock::open_and_wait(&path, Hold::Exclusive).map_err(|e| Error::io("lock", path, e))?;
         let pins = pins(self.layout())?;
-        let (freed, here) = self.change("collect", Durability::Flushed, |contents| {
-            let mut freed = Freed::default();
-            if what.untagged_images {
-                freed.images = drop_untagged(contents, &pins)?;
+        let (freed, taken, away, alone) = self.change("collect", Durability::Flushed, |contents| {
+            let mut survey = self.survey(contents, &pins, others)?;
+            survey.ledger.keep_images_seconds = what.keep_images_seconds;
+            let mut taken = survey.ledger.take_rubbish(!what.keep_unnamed);
+            for rule in &what.rules {
+                taken.extend(survey.ledger.take_by(rule));
             }
-            let mut reached = Reached::default();
-            self.reach_images(contents, &pins, &mut reached)?;
-            freed.records = reach_records(contents, what, &pins, &mut reached)?;
-            reach_layers(contents, &pins, &mut reached)?;
-            drop_unreached(contents, &reached, &mut freed)?;
-            Ok((freed, here(contents)?))
+            taken.extend(survey.ledger.take_rubbish(!what.keep_unnamed));
+            let mut books = Books { freed: Freed::default(), away: std::mem::take(&mut survey.strays) };
+            let others = books.enter(contents, &survey, &taken)?;
+            books.freed.used_bytes = survey.ledger.used_bytes();
+            Ok((books.freed, others, books.away, survey.alone()))
         })?;
-        for kind in Kind::ALL {
-            let folder = self.layout().contents(kind);
-            for name in list(&folder)? {
-                if !here.contains(&(kind, name.clone())) {
-                    let (from, to) = (folder.join(name), lease.new_path()?);
-                    move_to(&from, &to).map_err(|e| Error::io("remove", from, e))?;
-                    trash.push(to);
-                }
+        for (layer, used) in alone {
+            self.stamp_layer(&layer, used);
+        }
+        for (kind, name) in away {
+            let (from, to) = (self.layout().contents(kind).join(name), lease.new_path()?);
+            if fs::symlink_metadata(&from).is_ok() {
+                move_to(&from, &to).map_err(|e| Error::io("remove", from, e))?;
+                trash.push(to);
             }
         }
-        Ok(freed)
+        Ok((freed, taken))
     }
 
-    fn reach_images(
-        &self,
-        contents: &Contents<'_>,
-        pins: &BTreeSet<Pin>,
-        reached: &mut Reached,
-    ) -> std::result::Result<(), Fault> {
-        let mut images = select(contents, "SELECT manifest FROM images")?;
-        images.extend(pins.iter().filter_map(|pin| match pin {
-            Pin::Image(manifest) => Some(*manifest),
-            _ => None,
-        }));
-        for image in images {
-            reached.blobs.extend(self.blobs_of(&image)?);
-        }
-        for (layer, blob) in select_pairs(contents, "SELECT layer, blob FROM layer_blobs")? {
-            if reached.blobs.contains(&blob) {
-                reached.layers.insert(LayerId::of_manifest(layer));
+    /// Removes what the database does not know; whether it could, because nobody uses it.
+    fn remove_other(&self, lease: &Lease, thing: &Thing) -> Result<bool> {
+        let removed =
+            |path: PathBuf| remove::file(&path).map_err(|e| Error::io("remove", path, e)).map(|()| true);
+        match thing {
+            Thing::CacheMount(id) => self.remove_cache_mount(lease, id),
+            Thing::Repository(remote) => self.remove_repository(lease, remote),
+            Thing::Context(name) => removed(self.layout().stats().join(name)),
+            Thing::Partial(name) => {
+                let Ok(digest) = Digest::from_hex(name) else { return Ok(false) };
+                match self.try_lock(&LockName::Pull(digest))? {
+                    Some(_lock) => removed(self.layout().partials().join(name)),
+                    None => Ok(false),
+                }
             }
+            // Removed already, with its rows or by the sweep.
+            Thing::Records(_)
+            | Thing::Layer(_)
+            | Thing::Blob
+            | Thing::Image(_)
+            | Thing::Strays
+            | Thing::Fixed => Ok(true),
         }
-        Ok(())
     }
 
     fn sweep_partials(&self) -> Result<()> {
-        let folder = self.layout().partials();
-        for name in list(&folder)? {
-            let path = folder.join(&name);
-            let Ok(digest) = Digest::from_hex(&name) else { continue };
-            let lock: Option<Lock> = self.try_lock(&LockName::Pull(digest))?;
-            if lock.is_some() && self.is_older(&path, PARTIAL_SECONDS) {
-                remove::file(&path).map_err(|e| Error::io("remove", path, e))?;
+        for name in list(&self.layout().partials())? {
+            if self.is_older(&self.layout().partials().join(&name), PARTIAL_SECONDS) {
+                // In its lease there is nothing to move.
+                let Ok(digest) = Digest::from_hex(&name) else { continue };
+                if let Some(_lock) = self.try_lock(&LockName::Pull(digest))? {
+                    let path = self.layout().partials().join(&name);
+                    remove::file(&path).map_err(|e| Error::io("remove", path, e))?;
+                }
             }
         }
         Ok(())
@@ -181,145 +222,86 @@ impl Store {
     }
 }
 
-/// Takes the images without a name off the list, but those that a live build uses.
-fn drop_untagged(contents: &Contents<'_>, pins: &BTreeSet<Pin>) -> std::result::Result<u64, Fault> {
-    let query = "SELECT manifest FROM images WHERE manifest NOT IN (SELECT manifest FROM tags)";
-    let mut dropped = 0;
-    for manifest in select(contents, query)? {
-        if !pins.contains(&Pin::Image(manifest)) {
-            contents.connection.execute("DELETE FROM images WHERE manifest = ?1", [column(&manifest)])?;
-            dropped += 1;
-        }
-    }
-    if dropped > 0 {
-        crate::memo::forget(contents.layout)?;
-    }
-    Ok(dropped)
+/// The rows that go, and the files that then have none.
+struct Books {
+    freed: Freed,
+    away: Vec<(Kind, String)>,
 }
 
-/// Reaches the layers of the records that stay; removes the others, and returns how many.
-fn reach_records(
-    contents: &Contents<'_>,
-    what: &Collection,
-    pins: &BTreeSet<Pin>,
-    reached: &mut Reached,
-) -> std::result::Result<u64, Fault> {
-    let mut query = contents.connection.prepare(
-        "SELECT seq, last_used, body, kept = 1 OR boot = ?1, definition_key FROM records ORDER BY seq",
-    )?;
-    let rows = query.query_map([contents.boot.as_str()], |row| {
-        let (seq, last_used, body): (i64, u64, String) = (row.get(0)?, unsigned(row, 1)?, row.get(2)?);
-        Ok((seq, last_used, body, row.get::<_, bool>(3)?, digest(row, 4)?))
-    })?;
-    // A layer is in many records; the disk is asked once.
-    let (mut here, mut gone) = (BTreeSet::new(), BTreeSet::new());
-    let mut dropped = Vec::new();
-    for row in rows {
-        let (seq, last_used, body, valid, key) = row?;
-        let fresh = what.records_unused_since.is_none_or(|since| last_used >= since.0);
-        let layers: Vec<LayerId> = record::parse(&body)?.result.iter().map(|part| part.layer).collect();
-        for layer in &layers {
-            if !here.contains(layer) && !gone.contains(layer) {
-                if contents.has_layer(layer)? {
-                    here.insert(*layer)
-                } else {
-                    gone.insert(*layer)
-                };
+type Done<T> = std::result::Result<T, Fault>;
+
+impl Books {
+    /// Deletes the rows of what was taken out. Gives back what has none.
+    fn enter(&mut self, contents: &Contents<'_>, survey: &Survey, taken: &[usize]) -> Done<Vec<Entry>> {
+        let mut others = Vec::new();
+        for seq in &survey.rotten {
+            self.drop_content(contents, *seq)?;
+        }
+        self.drop_records(contents, &survey.rotten_records)?;
+        for entry in taken.iter().map(|at| &survey.ledger.entries[*at]) {
+            match &entry.thing {
+                Thing::Records(rows) => self.drop_records(contents, rows)?,
+                Thing::Image(manifest) => {
+                    self.freed.images += 1;
+                    contents
+                        .connection
+                        .execute("DELETE FROM images WHERE manifest = ?1", [column(manifest)])?;
+                }
+                Thing::Layer(layer) => {
+                    // Its manifest too, also where an image keeps a blob: what is unpacked of that is another layer, as
+                    // archives have times in whole seconds.
+                    self.drop_row(contents, survey, Kind::Folder, &layer.digest())?;
+                    self.drop_row(contents, survey, Kind::Tree, &layer.digest())?;
+                }
+                Thing::Blob | Thing::Strays | Thing::Fixed => {}
+                Thing::CacheMount(_) | Thing::Repository(_) | Thing::Context(_) | Thing::Partial(_) => {
+                    others.push(entry.clone());
+                    continue;
+                }
+            }
+            for blob in &entry.blobs {
+                self.drop_row(contents, survey, Kind::Blob, blob)?;
+            }
+            if entry.is_shown() {
+                self.freed.entries.push(entry.usage.clone());
             }
         }
-        let whole = layers.iter().all(|layer| here.contains(layer));
-        if valid && whole && (fresh || pins.contains(&Pin::Record(key))) {
-            reached.layers.extend(layers);
-        } else {
-            dropped.push(seq);
+        if self.freed.images > 0 {
+            crate::memo::forget(contents.layout)?;
         }
+        for table in ["origins", "layer_blobs"] {
+            let gone = "NOT IN (SELECT digest FROM contents WHERE kind = 'tree')";
+            contents.connection.execute(&format!("DELETE FROM {table} WHERE layer {gone}"), [])?;
+        }
+        Ok(others)
     }
-    for seq in &dropped {
-        contents.connection.execute("DELETE FROM records WHERE seq = ?1", params![seq])?;
-    }
-    Ok(dropped.len() as u64)
-}
 
-/// Reaches what leases name, and the blobs of all layers reached.
-fn reach_layers(
-    contents: &Contents<'_>,
-    pins: &BTreeSet<Pin>,
-    reached: &mut Reached,
-) -> std::result::Result<(), Fault> {
-    for pin in pins {
-        match pin {
-            Pin::Layer(layer) => drop(reached.layers.insert(*layer)),
-            Pin::Blob(blob) => drop(reached.blobs.insert(*blob)),
-            Pin::Image(_) | Pin::Record(_) => {}
+    fn drop_records(&mut self, contents: &Contents<'_>, rows: &[i64]) -> Done<()> {
+        for seq in rows {
+            contents.connection.execute("DELETE FROM records WHERE seq = ?1", [seq])?;
         }
+        self.freed.records += rows.len() as u64;
+        Ok(())
     }
-    for (layer, blob) in select_pairs(contents, "SELECT layer, blob FROM layer_blobs")? {
-        if reached.layers.contains(&LayerId::of_manifest(layer)) {
-            reached.blobs.insert(blob);
-        }
-    }
-    Ok(())
-}
 
-/// Deletes the rows of what was not reached, and of what nobody may believe.
-fn drop_unreached(
-    contents: &Contents<'_>,
-    reached: &Reached,
-    freed: &mut Freed,
-) -> std::result::Result<(), Fault> {
-    let mut query = contents
-        .connection
-        .prepare("SELECT seq, kind, digest, size_bytes, kept = 1 OR boot = ?1 FROM contents ORDER BY seq")?;
-    let rows = query.query_map([contents.boot.as_str()], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, digest(row, 2)?, unsigned(row, 3)?, row.get(4)?))
-    })?;
-    let mut dropped = Vec::new();
-    for row in rows {
-        let (seq, kind, named, size_bytes, valid): (i64, String, Digest, u64, bool) = row?;
-        let stays = match kind.as_str() {
-            "blob" => reached.blobs.contains(&named),
-            _ => reached.layers.contains(&LayerId::of_manifest(named)),
-        };
-        if !(stays && valid) {
-            dropped.push(seq);
-            freed.contents += 1;
-            freed.content_bytes += size_bytes;
+    fn drop_row(&mut self, contents: &Contents<'_>, survey: &Survey, kind: Kind, named: &Digest) -> Done<()> {
+        if let Some(row) = survey.rows.get(&(kind, *named)) {
+            self.drop_content(contents, row.seq)?;
+            self.away.push((kind, named.hex()));
         }
+        Ok(())
     }
-    for seq in dropped {
+
+    fn drop_content(&mut self, contents: &Contents<'_>, seq: i64) -> Done<()> {
         contents.connection.execute("DELETE FROM contents WHERE seq = ?1", params![seq])?;
+        self.freed.contents += 1;
+        Ok(())
     }
-    for table in ["origins", "layer_blobs"] {
-        for layer in select(contents, &format!("SELECT DISTINCT layer FROM {table}"))? {
-            if !reached.layers.contains(&LayerId::of_manifest(layer)) {
-                let delete = format!("DELETE FROM {table} WHERE layer = ?1");
-                contents.connection.execute(&delete, [column(&layer)])?;
-            }
-        }
-    }
-    Ok(())
 }
 
-/// The files and folders that have a row, by their names.
-fn here(contents: &Contents<'_>) -> std::result::Result<BTreeSet<(Kind, String)>, Fault> {
-    let mut here = BTreeSet::new();
-    for kind in Kind::ALL {
-        let mut query = contents.connection.prepare("SELECT digest FROM contents WHERE kind = ?1")?;
-        for named in query.query_map([kind.as_str()], |row| digest(row, 0))? {
-            here.insert((kind, named?.hex()));
-        }
+impl Entry {
+    /// Whether it is a line of its own: records are told with the layer that they made.
+    fn is_shown(&self) -> bool {
+        !(matches!(self.thing, Thing::Records(_)) && self.made.is_some())
     }
-    Ok(here)
-}
-
-fn select(contents: &Contents<'_>, query: &str) -> std::result::Result<Vec<Digest>, Fault> {
-    let mut query = contents.connection.prepare(query)?;
-    let rows = query.query_map([], |row| digest(row, 0))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-fn select_pairs(contents: &Contents<'_>, query: &str) -> std::result::Result<Vec<(Digest, Digest)>, Fault> {
-    let mut query = contents.connection.prepare(query)?;
-    let rows = query.query_map([], |row| Ok((digest(row, 0)?, digest(row, 1)?)))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }

@@ -9,6 +9,7 @@ use std::{
     io,
     os::unix::fs::PermissionsExt,
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use oci::Digest;
@@ -31,6 +32,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) layout: &'a Layout,
     pub(crate) boot: &'a BootId,
+    /// Set when something is added.
+    pub(crate) added: &'a AtomicBool,
 }
 
 impl Contents<'_> {
@@ -81,6 +84,7 @@ impl Contents<'_> {
             "INSERT OR REPLACE INTO contents (kind, digest, size_bytes, boot, kept) VALUES (?1, ?2, ?3, ?4, 0)",
         )?;
         insert.execute(params![kind.as_str(), column(named), signed(size_bytes), self.boot.as_str()])?;
+        self.added.store(true, Ordering::Relaxed);
         Ok(())
     }
 }

@@ -17,8 +17,14 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, config::
 use crate::{Error, Result, layout::Layout, unique};
 
 const SCHEMA: &str = include_str!("schema.sql");
+/// What makes a database of version 1 one of version 2, and so on; a new one is made by the schema.
+const MIGRATIONS: [&str; 2] = [
+    "ALTER TABLE tag_history ADD COLUMN place TEXT NOT NULL DEFAULT 'local';
+     ALTER TABLE tag_history ADD COLUMN how TEXT NOT NULL DEFAULT '';",
+    "ALTER TABLE layer_blobs ADD COLUMN annotations TEXT NOT NULL DEFAULT '{}';",
+];
 /// `PRAGMA user_version`: the schema's, which `format.json`'s format covers.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 /// How long a writer waits for another. Writes take well below a millisecond each; the collector's may take seconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -140,13 +146,13 @@ impl Database {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let log = with_suffix(&self.path, "-wal");
         let open = || {
-            let connection = Connection::open_with_flags(&self.path, flags)?;
+            let mut connection = Connection::open_with_flags(&self.path, flags)?;
             connection.busy_timeout(BUSY_TIMEOUT)?;
             connection.pragma_update(None, "synchronous", "NORMAL")?;
             // `keep` does it, where a flush is expected; a build that only looked has nothing to flush.
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
             connection.set_prepared_statement_cache_capacity(64);
-            let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            let version = migrate(&mut connection)?;
             if fs::metadata(&log).is_ok_and(|log| log.len() > LOG_MAX_BYTES) {
                 empty_log(&connection)?;
             }
@@ -184,6 +190,27 @@ impl Database {
         }
         linked
     }
+}
+
+/// Makes an older database one of this version, and gives the version that it then has.
+fn migrate(connection: &mut Connection) -> rusqlite::Result<i64> {
+    let of = |connection: &Connection| connection.pragma_query_value(None, "user_version", |row| row.get(0));
+    let is_older = |version: i64| (1..SCHEMA_VERSION).contains(&version);
+    let version = of(connection)?;
+    if !is_older(version) {
+        return Ok(version);
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have been first.
+    let version = of(&transaction)?;
+    if is_older(version) {
+        for step in &MIGRATIONS[usize::try_from(version - 1).unwrap_or(0)..] {
+            transaction.execute_batch(step)?;
+        }
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    }
+    transaction.commit()?;
+    of(connection)
 }
 
 fn empty_log(connection: &Connection) -> rusqlite::Result<()> {

@@ -1,4 +1,9 @@
 //! Downloads: one at a time for a digest, resumed where an earlier one stopped.
+//!
+//! What comes is written to a file below `partial/`. Who wants to work on it meanwhile reads that file behind the writer
+//! ([`Follower`]): there is no queue that a slow reader could fill, and what an earlier run left is read at once.
+
+mod follow;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -10,7 +15,10 @@ use std::{
 
 use oci::{Digest, Hasher};
 
-use crate::{BlobFile, Error, Lease, Lock, LockName, Result, Store, Waiting, remove};
+use crate::{BlobFile, Error, Lease, Lock, LockName, Result, Store, Waiting, remove, room::Room};
+use follow::Writing;
+
+pub use follow::Follower;
 
 /// What is to be done for a blob that a build wants.
 #[derive(Debug)]
@@ -31,6 +39,8 @@ pub struct Partial {
     hasher: Hasher,
     size_bytes: u64,
     digest: Digest,
+    writing: Writing,
+    room: Room,
     _lock: Lock,
 }
 
@@ -102,7 +112,8 @@ impl Store {
             }
         }
         let (store, lease, digest) = (self.clone(), lease.clone(), *digest);
-        Ok(Partial { store, lease, path, file, hasher, size_bytes, digest, _lock: lock })
+        let (writing, room) = (Writing::new(size_bytes), Room::new(&store));
+        Ok(Partial { store, lease, path, file, hasher, size_bytes, digest, writing, room, _lock: lock })
     }
 }
 
@@ -117,13 +128,19 @@ impl Partial {
         self.digest
     }
 
-    /// Reads what is here from its start, to feed it to whoever unpacks while the rest comes.
+    /// Reads from the start what is here and what comes, to unpack it meanwhile. Reading fails where the download ends
+    /// without [`Partial::commit`], or is begun anew: only a reader that came to the end has read right bytes.
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub fn read(&self) -> Result<impl Read + use<>> {
+    pub fn follow(&self) -> Result<Follower> {
         let file = File::open(&self.path).map_err(|e| Error::io("open", &self.path, e))?;
-        Ok(file.take(self.size_bytes))
+        Ok(self.writing.follower(file))
+    }
+
+    /// Digest of all that is here.
+    pub fn digest_of_bytes(&self) -> Digest {
+        self.hasher.clone().finish()
     }
 
     /// Throws away what is here, for a registry that cannot resume.
@@ -135,6 +152,8 @@ impl Partial {
         cut.map_err(|e| Error::io("truncate", &self.path, e))?;
         self.hasher = Hasher::new();
         self.size_bytes = 0;
+        // Who read what is gone now must not go on with what comes.
+        self.writing = Writing::new(0);
         Ok(())
     }
 
@@ -155,7 +174,9 @@ impl Partial {
     pub fn commit(self) -> Result<BlobFile> {
         let (actual, size_bytes) = (self.hasher.finish(), self.size_bytes);
         if actual == self.digest {
-            return self.store.adopt_blob(&self.lease, &self.path, &actual, size_bytes);
+            let blob = self.store.adopt_blob(&self.lease, &self.path, &actual, size_bytes)?;
+            self.writing.complete();
+            return Ok(blob);
         }
         remove::file(&self.path).map_err(|e| Error::io("remove", &self.path, e))?;
         Err(Error::DigestMismatch { expected: self.digest, actual, size_bytes })
@@ -164,9 +185,11 @@ impl Partial {
 
 impl Write for Partial {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.room.take(bytes.len())?;
         let written = self.file.write(bytes)?;
         self.hasher.update(&bytes[..written]);
         self.size_bytes += written as u64;
+        self.writing.wrote(self.size_bytes);
         Ok(written)
     }
 

@@ -36,6 +36,19 @@ pub enum Error {
         /// What this user may still write to that file system, in bytes; not 0 where inodes or a quota ran out.
         free_bytes: u64,
     },
+    /// Too little is left on the disk for what comes from elsewhere.
+    #[error(
+        "the disk of `{}` has {} MiB left, and {} MiB are kept free",
+        root.display(), free_bytes >> 20, keep_bytes.div_ceil(1 << 20)
+    )]
+    NearlyFull {
+        /// The state folder.
+        root: PathBuf,
+        /// What is left, in bytes; more than is kept free where inodes ran short.
+        free_bytes: u64,
+        /// What is kept free, in bytes.
+        keep_bytes: u64,
+    },
     /// The state folder, or what it would be made in, may not be written.
     #[error("the state folder cannot be written: cannot {operation} `{}`", path.display())]
     NotWritable {
@@ -140,6 +153,14 @@ pub enum Error {
         /// What is wrong with it.
         source: BadDocument,
     },
+    /// A document of a listed image is damaged on the disk, or gone from it.
+    #[error("the image {image} is damaged: {why}")]
+    DamagedImage {
+        /// The image.
+        image: Digest,
+        /// What is wrong.
+        why: Box<Error>,
+    },
     /// An image that the state folder was to list is not one: neither a manifest nor an index.
     #[error("{manifest} is of type `{media_type}`, which is no image")]
     NotAnImage {
@@ -200,6 +221,10 @@ impl Error {
     /// The edit or the command that mends it.
     pub fn help(&self) -> Option<String> {
         match self {
+            Error::NearlyFull { root, .. } => Some(format!(
+                "make room on the disk of `{}`, or say how much is kept free: KILN_LIMITS=free-space=SIZE",
+                root.display()
+            )),
             Error::DiskFull { path, .. } => Some(format!(
                 "free space on the file system of `{}` , or put the state folder elsewhere with `--root DIR`",
                 path.display()
@@ -226,7 +251,9 @@ impl Error {
                 "start it anew, which forgets the images and the cache: `rm {0} {0}-wal {0}-shm`",
                 path.display()
             )),
-            Error::BadImage { manifest, .. } => Some(format!("remove it: `kiln rmi {manifest}`")),
+            Error::BadImage { manifest: image, .. } | Error::DamagedImage { image, .. } => {
+                Some(format!("remove it: `kiln rmi {image}`"))
+            }
             _ => None,
         }
     }

@@ -15,6 +15,7 @@ use crate::{
     database::{Durability, Fault, column, digest, signed, unsigned},
     lease::Pin,
     memo,
+    tag_history::{TagEvent, TagPlace, TaggedBy, record},
 };
 
 /// An image of the local store.
@@ -60,20 +61,28 @@ impl Store {
         self.list_image(lease, image, None, at).map(|_| ())
     }
 
-    /// Lists an image under a name, which another image then loses. On disk when the call returns.
+    /// Lists an image under a name, which another image then loses, and remembers what did it. On disk when the call
+    /// returns.
     ///
     /// # Errors
     /// [`Error::NotATag`]; and as those of [`Store::add_image`].
-    pub fn tag(&self, lease: &Lease, name: &Reference, image: &Descriptor, at: Epoch) -> Result<TagChange> {
+    pub fn tag(
+        &self,
+        lease: &Lease,
+        name: &Reference,
+        image: &Descriptor,
+        at: Epoch,
+        by: TaggedBy,
+    ) -> Result<TagChange> {
         let name = tag_text(name)?;
-        self.list_image(lease, image, Some(&name), at)
+        self.list_image(lease, image, Some((&name, by)), at)
     }
 
     fn list_image(
         &self,
         lease: &Lease,
         image: &Descriptor,
-        name: Option<&str>,
+        name: Option<(&str, TaggedBy)>,
         at: Epoch,
     ) -> Result<TagChange> {
         let _guard = self.no_collector()?;
@@ -81,7 +90,7 @@ impl Store {
         let listed = self.ask("look up an image", |contents| {
             Ok((
                 has_image(contents, &digest)?,
-                name.map(|name| tagged(contents, name)).transpose()?.flatten(),
+                name.map(|(name, _)| tagged(contents, name)).transpose()?.flatten(),
             ))
         })?;
         if listed.0 && (name.is_none() || listed.1 == Some(digest)) {
@@ -97,16 +106,13 @@ impl Store {
                 "INSERT OR IGNORE INTO images (manifest, config, descriptor, added) VALUES (?1, ?2, ?3, ?4)",
                 params![column(&digest), config.as_ref().map(column), descriptor, signed(at.0)],
             )?;
-            let Some(name) = name else { return Ok(TagChange::Same) };
+            let Some((name, by)) = name else { return Ok(TagChange::Same) };
             let before = tagged(contents, name)?;
             contents.connection.execute(
                 "INSERT OR REPLACE INTO tags (name, manifest) VALUES (?1, ?2)",
                 params![name, column(&digest)],
             )?;
-            contents.connection.execute(
-                "INSERT INTO tag_history (name, manifest, at) VALUES (?1, ?2, ?3)",
-                params![name, column(&digest), signed(at.0)],
-            )?;
+            record(contents, name, TagPlace::Local, &TagEvent { digest, at, by: Some(by) })?;
             memo::forget(contents.layout)?;
             Ok(match before {
                 None => TagChange::New,
@@ -192,21 +198,6 @@ impl Store {
         })
     }
 
-    /// The images that a name was given to, with the time, the newest first.
-    ///
-    /// # Errors
-    /// [`Error::NotATag`]; the database cannot be read.
-    pub fn tag_history(&self, name: &Reference) -> Result<Vec<(Digest, Epoch)>> {
-        let name = tag_text(name)?;
-        self.ask("look up a name's history", |contents| {
-            let mut query = contents
-                .connection
-                .prepare_cached("SELECT manifest, at FROM tag_history WHERE name = ?1 ORDER BY seq DESC")?;
-            let rows = query.query_map([&name], |row| Ok((digest(row, 0)?, Epoch(unsigned(row, 1)?))))?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
-        })
-    }
-
     /// The layers of one image's manifest, base first, each with the layer that it is here.
     ///
     /// # Errors
@@ -241,21 +232,29 @@ impl Store {
     /// The digests of all blobs of an image, its own first document included. Of documents that are not here (other
     /// platforms of an index) only their digest.
     pub(crate) fn blobs_of(&self, image: &Digest) -> Result<BTreeSet<Digest>> {
-        let mut blobs = BTreeSet::new();
+        let ImageBlobs { mut documents, layers } = self.image_blobs(image)?;
+        documents.extend(layers);
+        Ok(documents)
+    }
+
+    /// As [`Store::blobs_of`], layers apart.
+    pub(crate) fn image_blobs(&self, image: &Digest) -> Result<ImageBlobs> {
+        let mut blobs = ImageBlobs::default();
+        let damaged = |why| Error::DamagedImage { image: *image, why: Box::new(why) };
         let mut documents = vec![*image];
         while let Some(document) = documents.pop() {
             let path = self.layout().blob(&document);
-            if !blobs.insert(document) || !path.exists() {
+            if !blobs.documents.insert(document) || !path.exists() {
                 continue;
             }
-            let bytes = blob::read_checked(&path, &document)?;
+            let bytes = blob::read_checked(&path, &document).map_err(damaged)?;
             // A manifest has a config and an index has none: their types are told apart without asking who names them.
             if let Ok(manifest) = Manifest::parse(&bytes) {
-                blobs.insert(manifest.config.digest);
-                blobs.extend(manifest.layers.iter().map(|layer| layer.digest));
+                blobs.documents.insert(manifest.config.digest);
+                blobs.layers.extend(manifest.layers.iter().map(|layer| layer.digest));
             } else {
                 let bad = |source| Error::BadImage { manifest: document, source };
-                let index = Index::parse(&bytes).map_err(bad)?;
+                let index = Index::parse(&bytes).map_err(bad).map_err(damaged)?;
                 documents.extend(index.manifests.iter().map(|manifest| manifest.digest));
             }
         }
@@ -263,8 +262,17 @@ impl Store {
     }
 }
 
+/// What an image is made of.
+#[derive(Debug, Default)]
+pub(crate) struct ImageBlobs {
+    /// Manifests, configs, indexes.
+    pub(crate) documents: BTreeSet<Digest>,
+    /// Layers.
+    pub(crate) layers: BTreeSet<Digest>,
+}
+
 /// The text of a name that can be given: with a tag, without a digest.
-fn tag_text(name: &Reference) -> Result<String> {
+pub(crate) fn tag_text(name: &Reference) -> Result<String> {
     if name.digest.is_some() || name.tag.is_none() {
         return Err(Error::NotATag(name.to_string()));
     }

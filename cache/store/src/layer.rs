@@ -6,6 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use oci::{Digest, Epoch};
@@ -18,6 +19,8 @@ use crate::{
     database::{Durability, Fault, column, digest, signed, unsigned},
     layout::Kind,
     lease::Pin,
+    measure,
+    record::STAMP_SECONDS,
 };
 
 /// Tree manifests kept in memory together hold at most this many entries; then all are forgotten.
@@ -60,6 +63,7 @@ impl Store {
         let manifest = layer.encode();
         let id = LayerId::of_manifest(Digest::of(&manifest));
         let content = origin.map(|origin| (origin, layer.content_digest()));
+        let folder_bytes = folder.map_or(0, |folder| measure::layer_bytes(layer, folder));
         let aside = lease.new_path()?;
         fs::write(&aside, &manifest).map_err(|e| Error::io("write", &aside, e))?;
         {
@@ -67,7 +71,7 @@ impl Store {
             self.change("add a layer", Durability::Lazy, |contents| {
                 contents.add(lease, Kind::Tree, &id.digest(), manifest.len() as u64, &aside)?;
                 if let Some(folder) = folder {
-                    contents.add(lease, Kind::Folder, &id.digest(), layer.size_bytes(), folder)?;
+                    contents.add(lease, Kind::Folder, &id.digest(), folder_bytes, folder)?;
                 }
                 match content {
                     Some((origin, content)) => add_origin(contents, &origin, &content, &id),
@@ -140,6 +144,16 @@ impl Store {
         }
         trees.insert(*layer, Arc::clone(&read));
         Ok(read)
+    }
+
+    /// Renews a layer's stamp of use, once a day. Of a layer that a record names, the record's counts too.
+    pub(crate) fn stamp_layer(&self, layer: &LayerId, used: Epoch) {
+        let path = self.layout().tree(layer);
+        if self.is_older(&path, STAMP_SECONDS) {
+            let at = UNIX_EPOCH + Duration::from_secs(used.0);
+            // Who cannot stamp can still build.
+            let _stamped = fs::File::open(path).and_then(|file| file.set_modified(at));
+        }
     }
 
     /// An earlier layer that the same operation made with the same content, named in the lease.

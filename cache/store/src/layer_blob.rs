@@ -1,12 +1,14 @@
 //! A layer's archives: one blob for each codec it was encoded with.
 
+use std::collections::BTreeMap;
+
 use oci::{BlobDigest, DiffId, Digest, MediaType};
 use rusqlite::{Row, params};
 use tree::LayerId;
 
 use crate::{
     Error, Lease, Result, Store,
-    database::{Durability, column, digest, signed, unsigned},
+    database::{Durability, Fault, column, digest, signed, unsigned},
     layout::Kind,
     lease::Pin,
 };
@@ -29,6 +31,8 @@ pub struct LayerBlob {
     pub diff_size_bytes: u64,
     /// Media type of the blob.
     pub media_type: MediaType,
+    /// What a descriptor says of the blob's index of files, where it has one.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl Store {
@@ -47,12 +51,13 @@ impl Store {
         if self.blob(lease, &blob)?.is_none() {
             return Err(Error::MissingBlob(blob));
         }
+        let annotations = serde_json::to_string(&form.annotations).expect("text is always JSON");
         let _guard = self.no_collector()?;
         self.change("add a layer's blob", Durability::Lazy, |contents| {
             let mut insert = contents.connection.prepare_cached(
                 "INSERT OR REPLACE INTO layer_blobs
-                 (layer, codec, diff_id, blob, size_bytes, diff_size_bytes, media_type)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                 (layer, codec, diff_id, blob, size_bytes, diff_size_bytes, media_type, annotations)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?;
             insert.execute(params![
                 column(&layer.digest()),
@@ -62,6 +67,7 @@ impl Store {
                 signed(form.size_bytes),
                 signed(form.diff_size_bytes),
                 form.media_type.0,
+                annotations,
             ])?;
             Ok(())
         })?;
@@ -85,12 +91,13 @@ impl Store {
         let _guard = self.no_collector()?;
         let forms = self.ask("look up a layer's blobs", |contents| {
             let mut query = contents.connection.prepare_cached(
-                "SELECT codec, diff_id, blob, size_bytes, diff_size_bytes, media_type
+                "SELECT codec, diff_id, blob, size_bytes, diff_size_bytes, media_type, annotations
                  FROM layer_blobs WHERE layer = ?1 ORDER BY codec",
             )?;
             let mut forms = Vec::new();
-            for form in query.query_map([column(&layer.digest())], layer_blob)? {
-                let form = form?;
+            let mut rows = query.query([column(&layer.digest())])?;
+            while let Some(row) = rows.next()? {
+                let form = layer_blob(row)?;
                 if contents.size(Kind::Blob, &form.1.blob.digest())?.is_some() {
                     forms.push(form);
                 }
@@ -108,7 +115,12 @@ impl Store {
     /// # Errors
     /// The database cannot be read or the lease not be written.
     pub fn layer_by_blob(&self, lease: &Lease, blob: &BlobDigest) -> Result<Option<LayerId>> {
-        self.layer_where(lease, "SELECT layer FROM layer_blobs WHERE blob = ?1 ORDER BY layer", blob.digest())
+        let query = "SELECT layer FROM layer_blobs WHERE blob = ?1 ORDER BY layer";
+        let found = self.layer_where(lease, query, blob.digest())?;
+        if let Some(layer) = &found {
+            self.stamp_layer(layer, self.clock().epoch());
+        }
+        Ok(found)
     }
 
     /// The layer whose archive has this diff id; named in the lease.
@@ -142,13 +154,17 @@ impl Store {
     }
 }
 
-fn layer_blob(row: &Row<'_>) -> rusqlite::Result<(Codec, LayerBlob)> {
+fn layer_blob(row: &Row<'_>) -> std::result::Result<(Codec, LayerBlob), Fault> {
+    let annotations: String = row.get(6)?;
+    let annotations = serde_json::from_str(&annotations);
     let form = LayerBlob {
         diff_id: DiffId::of_tar(digest(row, 1)?),
         blob: BlobDigest::of_blob(digest(row, 2)?),
         size_bytes: unsigned(row, 3)?,
         diff_size_bytes: unsigned(row, 4)?,
         media_type: MediaType(row.get(5)?),
+        annotations: annotations
+            .map_err(|error| Fault::Row { what: "annotations of a layer's blob", why: error.to_string() })?,
     };
     Ok((Codec(row.get(0)?), form))
 }

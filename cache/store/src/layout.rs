@@ -24,6 +24,8 @@ use tree::LayerId;
 /// | `memo/HEX`         | answers that need no database                                     | rename from `tmp` |
 /// | `stats/HEX`        | digests of context files by their inodes                          | rename from `tmp` |
 /// | `remote/HEX`       | which repositories have a blob, and unfinished uploads            | rename from `tmp` |
+/// | `answers/HEX-HEX`  | what registries answered about a name                             | rename from `tmp` |
+/// | `look.json`        | what the last automatic collection found                          | rename from `tmp` |
 /// | `generation`       | a token that changes when an image's name moves                   | database's writer |
 #[derive(Debug)]
 pub(crate) struct Layout {
@@ -148,6 +150,14 @@ impl Layout {
 
     pub(crate) fn remotes(&self) -> PathBuf {
         self.root.join("remote")
+    }
+
+    pub(crate) fn answers(&self) -> PathBuf {
+        self.root.join("answers")
+    }
+
+    pub(crate) fn look(&self) -> PathBuf {
+        self.root.join("look.json")
     }
 
     pub(crate) fn generation(&self) -> PathBuf {

@@ -24,12 +24,12 @@ pub enum LockName {
     Step(Digest),
     /// Downloading the blob that has this digest.
     Pull(Digest),
-    /// Changing the cache mount that has this id.
-    CacheMount(String),
     /// Making a form of this layer.
     Layer(LayerId),
     /// Reading and writing the copy of this git repository.
     Repository(String),
+    /// Collecting without having been asked.
+    Collection,
 }
 
 impl LockName {
@@ -37,9 +37,9 @@ impl LockName {
         match self {
             LockName::Step(key) => format!("step {key}"),
             LockName::Pull(digest) => format!("pull {digest}"),
-            LockName::CacheMount(id) => format!("cache mount {id}"),
             LockName::Layer(layer) => format!("layer {layer}"),
             LockName::Repository(remote) => format!("repository {remote}"),
+            LockName::Collection => "collection".to_owned(),
         }
     }
 }
@@ -84,6 +84,12 @@ impl Store {
     ) -> Result<Option<Lock>> {
         let path = self.lock_path(name);
         poll(waiting, || Lock::try_at(&path), || holder(&path))
+    }
+
+    /// Whether somebody holds a lock.
+    pub(crate) fn is_locked(&self, name: &LockName) -> bool {
+        let file = File::open(self.lock_path(name));
+        file.and_then(|file| flock::try_lock(&file, Hold::Shared)).is_ok_and(|free| !free)
     }
 
     fn lock_path(&self, name: &LockName) -> PathBuf {

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A stamp of last use is renewed when it is older than this, in seconds: a build that only hits writes nothing.
-const STAMP_SECONDS: u64 = 24 * 60 * 60;
+pub(crate) const STAMP_SECONDS: u64 = 24 * 60 * 60;
 
 /// One part of a key, such as `env CC` and its value's digest. The list makes the key and explains a miss.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -75,6 +75,7 @@ impl Store {
 
     /// Removes what has not been renewed for long.
     pub(crate) fn sweep_remotes(&self) -> Result<()> {
+        self.sweep_answers()?;
         self.sweep_older(&self.layout().remotes(), REMOTE_SECONDS)
     }
 

@@ -20,7 +20,7 @@ const UNUSED_SECONDS: u64 = 30 * 24 * 60 * 60;
 const STAMP_SECONDS: u64 = 24 * 60 * 60;
 
 /// Holds the remote's address, and by its time tells the last use.
-const STAMP: &str = "kiln-remote";
+pub(crate) const STAMP: &str = "kiln-remote";
 
 /// The copy of one remote repository, this process's alone until this value is dropped.
 #[derive(Debug)]
@@ -65,6 +65,14 @@ impl Store {
         Ok(folder)
     }
 
+    /// Removes a copy that nobody uses now; whether it did.
+    pub(crate) fn remove_repository(&self, lease: &Lease, remote: &str) -> Result<bool> {
+        let Some(lock) = self.try_lock(&LockName::Repository(remote.to_owned()))? else { return Ok(false) };
+        let path = self.repositories()?.join(Digest::of(remote.as_bytes()).hex());
+        Repository { path, remote: remote.to_owned(), lock }.discard(lease)?;
+        Ok(true)
+    }
+
     /// Removes the copies that nobody has used for long.
     pub(crate) fn sweep_repositories(&self, lease: &Lease) -> Result<()> {
         let folder = self.repositories()?;
@@ -75,9 +83,7 @@ impl Store {
                 continue;
             }
             let remote = fs::read_to_string(&stamp).map_err(|e| Error::io("read", &stamp, e))?;
-            if let Some(lock) = self.try_lock(&LockName::Repository(remote.clone()))? {
-                Repository { path, remote, lock }.discard(lease)?;
-            }
+            self.remove_repository(lease, &remote)?;
         }
         Ok(())
     }

@@ -30,6 +30,7 @@ CREATE TABLE layer_blobs (
     size_bytes      INTEGER NOT NULL,
     diff_size_bytes INTEGER NOT NULL,
     media_type      TEXT    NOT NULL,
+    annotations     TEXT    NOT NULL DEFAULT '{}', -- as JSON
     PRIMARY KEY (layer, codec)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX layer_blobs_by_blob ON layer_blobs (blob);
@@ -70,6 +71,8 @@ CREATE TABLE tag_history (
     seq      INTEGER PRIMARY KEY AUTOINCREMENT,
     name     TEXT    NOT NULL,
     manifest BLOB    NOT NULL,
-    at       INTEGER NOT NULL
+    at       INTEGER NOT NULL,
+    place    TEXT    NOT NULL DEFAULT 'local', -- local, registry
+    how      TEXT    NOT NULL DEFAULT ''       -- build, pull, load, tag, rollback, push, resolve
 ) STRICT;
 CREATE INDEX tag_history_by_name ON tag_history (name);

@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     fs::File,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tree::{Layer, LayerId};
@@ -29,12 +32,20 @@ pub struct Options {
     pub clock: Clock,
     /// The run of the kernel that this is.
     pub boot: BootId,
+    /// How much of the disk downloads and [`Store::watched`] leave free, in bytes; see [`Store::check_room`].
+    pub keep_free_bytes: u64,
 }
 
 impl Options {
     /// The state folder at `root`, run by root, in this boot.
     pub fn new(root: impl Into<PathBuf>, clock: Clock) -> Options {
-        Options { root: root.into(), id_map: IdMap::Root, clock, boot: BootId::of_kernel() }
+        Options {
+            root: root.into(),
+            id_map: IdMap::Root,
+            clock,
+            boot: BootId::of_kernel(),
+            keep_free_bytes: 0,
+        }
     }
 }
 
@@ -47,8 +58,10 @@ struct Inner {
     layout: Layout,
     clock: Clock,
     boot: BootId,
+    keep_free_bytes: u64,
     database: Database,
     trees: Mutex<BTreeMap<LayerId, Arc<Layer>>>,
+    added: AtomicBool,
 }
 
 impl Store {
@@ -60,8 +73,16 @@ impl Store {
         let layout = Layout::new(&options.root);
         format::check_or_create(&layout, &options.id_map)?;
         let database = Database::new(&layout);
-        let (clock, boot) = (options.clock, options.boot);
-        Ok(Store(Arc::new(Inner { layout, clock, boot, database, trees: Mutex::default() })))
+        let Options { clock, boot, keep_free_bytes, .. } = options;
+        Ok(Store(Arc::new(Inner {
+            layout,
+            clock,
+            boot,
+            keep_free_bytes,
+            database,
+            trees: Mutex::default(),
+            added: AtomicBool::default(),
+        })))
     }
 
     /// The state folder.
@@ -74,8 +95,17 @@ impl Store {
         &self.0.clock
     }
 
+    /// Whether a content was added through this handle.
+    pub(crate) fn has_added(&self) -> bool {
+        self.0.added.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn layout(&self) -> &Layout {
         &self.0.layout
+    }
+
+    pub(crate) fn keep_free_bytes(&self) -> u64 {
+        self.0.keep_free_bytes
     }
 
     pub(crate) fn boot(&self) -> &BootId {
@@ -111,7 +141,7 @@ impl Store {
     }
 
     fn contents<'a>(&'a self, connection: &'a rusqlite::Connection) -> Contents<'a> {
-        Contents { connection, layout: &self.0.layout, boot: &self.0.boot }
+        Contents { connection, layout: &self.0.layout, boot: &self.0.boot, added: &self.0.added }
     }
 
     /// Keeps the collector out while something is found or added and then named in a lease.

@@ -13,17 +13,26 @@ pub struct LayerPath(Vec<u8>);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPath {
     /// The path climbs above its root.
-    #[error("the path `{0}` leaves its root through `..`")]
+    #[error("the path `{}` leaves its root through `..`", short(.0))]
     Escapes(String),
     /// The path holds a NUL byte.
-    #[error("the path `{0}` holds a NUL byte")]
+    #[error("the path `{}` holds a NUL byte", short(.0))]
     Nul(String),
     /// The path has a leading or trailing slash, an empty part, or a `.`, where only the clean form is taken.
-    #[error("the path `{0}` is not in its clean form")]
+    #[error("the path `{}` is not in its clean form", short(.0))]
     NotClean(String),
     /// A part is longer than the 255 bytes, or the path longer than the 4095 bytes, that Linux takes.
-    #[error("the path `{0}` is longer than the kernel takes")]
+    #[error("the path `{}` is longer than the kernel takes", short(.0))]
     TooLong(String),
+}
+
+/// The start of a path, as far as a person reads it: an archive may have one of a megabyte.
+fn short(path: &str) -> String {
+    const LONGEST: usize = 200;
+    match path.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &path[..end]),
+        None => path.to_owned(),
+    }
 }
 
 impl LayerPath {

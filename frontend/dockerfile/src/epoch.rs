@@ -76,8 +76,8 @@ pub(crate) fn date<'a>(
         None | Some("") => return Ok(Dating::Known(Box::new(dated))),
         Some(value) => value,
     };
-    if let Ok(seconds) = value.parse() {
-        dated.epoch = Some(Epoch(seconds));
+    if let Ok(epoch) = value.parse() {
+        dated.epoch = Some(epoch);
         return Ok(Dating::Known(Box::new(dated)));
     }
     let named = Named { file, request, platform, globals: &globals, words };

@@ -3,12 +3,13 @@
 mod call;
 mod dockerfile;
 mod others;
+mod outputs;
 mod proxies;
 
 use std::{collections::BTreeMap, fs, io::Write, path::Path, sync::Arc};
 
 use ::dockerfile::{Entitlement, NamedContext, NoCache, Request, ignore::Ignore};
-use engine::{BuildOutcome, BuildRequest, Cancel, DockerfileFrom, ImageForm, Output, Push};
+use engine::{Asking, BuildOutcome, BuildRequest, Cancel, DockerfileFrom, Engine, Output};
 use oci::{Platform, Reference};
 
 use self::dockerfile::Inputs;
@@ -18,7 +19,8 @@ use crate::{
     failure::{self, Failure, Source},
     flags::{self, ContextSource},
     machine::{self, Machine},
-    progress::{Mode, Shown},
+    progress::{Mode, Shown, bytes},
+    settings::{self, Collecting},
     signals,
 };
 
@@ -36,8 +38,11 @@ pub async fn run(
     if let DockerfileFrom::Text { name, bytes } = &inputs.dockerfile {
         *source = Source { name: name.clone(), text: bytes.clone() };
     }
-    let (request, machine) = request(&arguments, inputs)?;
+    let (outputs, idle) = outputs::outputs(&arguments)?;
+    let warnings = [warnings, idle].concat();
+    let (request, machine) = request(&arguments, inputs, outputs)?;
     let to_stdout = request.outputs.iter().any(writes_stdout);
+    let collecting = settings::collecting()?;
     let engine = command::engine(root, arguments.jobs)?;
     let cancel = Cancel::new();
     signals::cancel_on_interrupt(&cancel)?;
@@ -47,7 +52,7 @@ pub async fn run(
     }
     let display = mode.display();
     let shown = Arc::new(Shown::new(display.clone()));
-    let built = engine.build(request, Arc::new(machine), shown.clone(), cancel).await;
+    let built = engine.build(request, Arc::new(machine), shown.clone(), cancel.clone()).await;
     display.finish();
     shown.tell_source(source);
     if matches!(mode, Mode::Tty | Mode::Plain) {
@@ -59,7 +64,34 @@ pub async fn run(
     for warning in warnings {
         eprintln!("warning: {warning}");
     }
-    report(&arguments, &built?, to_stdout).map(|()| 0)
+    let reported = built.map_err(Failure::from).and_then(|built| report(&arguments, &built, to_stdout));
+    tidy(&engine, collecting, mode, &cancel).await;
+    reported.map(|()| 0)
+}
+
+/// Collects what the policy says, where that is due. All that was asked for is done and told by now: an interrupt ends this,
+/// and it fails no build.
+async fn tidy(engine: &Engine, collecting: Collecting, mode: Mode, cancel: &Cancel) {
+    if cancel.is_set() {
+        return;
+    }
+    let tidied = tokio::select! {
+        tidied = engine.tidy(collecting.rules(&engine.disk())) => tidied,
+        () = cancel.wait() => return,
+    };
+    match tidied {
+        Ok(Some(freed)) if freed.disk_bytes() > 0 && matches!(mode, Mode::Tty | Mode::Plain) => {
+            let (count, size) = (freed.entries.len(), bytes(freed.disk_bytes()));
+            let entries = if count == 1 { "entry" } else { "entries" };
+            eprintln!("collected {count} {entries} of the build cache, {size}");
+        }
+        Ok(_) => {}
+        Err(error) => {
+            let (colour, width) = failure::screen();
+            let why = Failure::from(error).render(&Source::default(), colour, width);
+            eprintln!("warning: the build cache was not collected:\n{why}");
+        }
+    }
 }
 
 /// Says what was built, in the files and on the output that were asked for.
@@ -80,7 +112,8 @@ fn report(arguments: &Build, outcome: &BuildOutcome, to_stdout: bool) -> Result<
     Ok(())
 }
 
-fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+/// Writes a file at once or not at all.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let failed =
         |error: std::io::Error| Failure::machine(format!("cannot write {}: {error}", path.display()));
     if path.metadata().is_ok_and(|found| !found.is_file()) {
@@ -98,7 +131,11 @@ fn writes_stdout(output: &Output) -> bool {
     )
 }
 
-fn request(arguments: &Build, inputs: Inputs) -> Result<(BuildRequest, Machine), Failure> {
+fn request(
+    arguments: &Build,
+    inputs: Inputs,
+    outputs: Vec<Output>,
+) -> Result<(BuildRequest, Machine), Failure> {
     let mut machine = Machine::default();
     let mut frontend = Request::new(Platform::host());
     let mut layouts = BTreeMap::new();
@@ -142,15 +179,19 @@ fn request(arguments: &Build, inputs: Inputs) -> Result<(BuildRequest, Machine),
         let (id, socket) = flags::ssh(value, agent.as_deref())?;
         machine.agents.insert(id, socket);
     }
+    let asking = Asking {
+        pull: flags::pull(&arguments.pull)?,
+        fresh_seconds: flags::seconds("--resolve-ttl", &arguments.resolve_ttl)?,
+    };
     let request = BuildRequest {
         dockerfile: inputs.dockerfile,
         context: inputs.context,
         frontend,
         layouts,
         tags: tags(&arguments.tags)?,
-        outputs: outputs(arguments)?,
+        outputs,
         explain: arguments.explain,
-        pull: arguments.pull,
+        asking,
     };
     Ok((request, machine))
 }
@@ -172,32 +213,6 @@ fn tags(texts: &[String]) -> Result<Vec<Reference>, Failure> {
         Err(error) => Err(Failure::usage(format!("--tag: {error}"))),
     };
     texts.iter().map(tag).collect()
-}
-
-fn outputs(arguments: &Build) -> Result<Vec<Output>, Failure> {
-    let annotations = flags::pairs("--annotation", &arguments.annotations)?;
-    let mut outputs: Vec<Output> =
-        arguments.outputs.iter().map(|text| flags::output(text)).collect::<Result<_, _>>()?;
-    let pushed = |output: &Output| matches!(output, Output::Image { push: Some(_), .. });
-    if arguments.push && !outputs.iter().any(pushed) {
-        outputs.push(Output::Image { store: true, push: Some(Push::default()), form: ImageForm::default() });
-    } else if outputs.is_empty() {
-        outputs.push(Output::store());
-    }
-    for output in &mut outputs {
-        let named = !arguments.tags.is_empty()
-            || matches!(output, Output::Image { form, .. } if !form.names.is_empty());
-        if pushed(output) && !named {
-            return Err(Failure::usage_with("what is pushed needs a name", "--push -t REGISTRY/NAME:TAG"));
-        }
-        match output {
-            Output::Oci { form, .. } | Output::Docker { form, .. } | Output::Image { form, .. } => {
-                form.annotations.extend(annotations.clone());
-            }
-            Output::Local { .. } | Output::Tar { .. } | Output::CacheOnly => {}
-        }
-    }
-    Ok(outputs)
 }
 
 fn entitlement(text: &str) -> Result<Entitlement, Failure> {

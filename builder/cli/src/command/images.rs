@@ -2,13 +2,13 @@
 
 use std::io::Write;
 
-use engine::{Engine, FoundImage};
+use engine::{Engine, FoundImage, words_of};
 use oci::Reference;
 use serde_json::json;
 
 use crate::{
     arguments::{History, Images, Inspect, Rmi, Tag},
-    failure::Failure,
+    failure::{Failure, printable, turns_a_terminal},
     machine,
     progress::bytes,
 };
@@ -31,7 +31,7 @@ pub fn images(engine: &Engine, arguments: &Images) -> Done {
                 "created": image.config.created, "size": image.size_bytes(),
                 "platform": image.config.platform().to_string(),
             });
-            lines.push(line.to_string());
+            lines.push(plain_json(&line.to_string()));
         } else {
             lines.extend(table_lines(image, now));
         }
@@ -44,7 +44,7 @@ pub fn images(engine: &Engine, arguments: &Images) -> Done {
 
 fn table_lines(image: &FoundImage, now: u64) -> Vec<String> {
     let (digest, size) = (image.descriptor.digest.short(), bytes(image.size_bytes()));
-    let added = ago(now.saturating_sub(image.added.0));
+    let added = format!("{} ago", words_of(now.saturating_sub(image.added.0)));
     if image.names.is_empty() {
         return vec![row("<none>", "<none>", &digest, &added, &size)];
     }
@@ -59,16 +59,6 @@ fn table_lines(image: &FoundImage, now: u64) -> Vec<String> {
 
 fn row(repository: &str, tag: &str, digest: &str, added: &str, size: &str) -> String {
     format!("{repository:<32} {tag:<16} {digest:<14} {added:<16} {size}")
-}
-
-fn ago(seconds: u64) -> String {
-    let (count, unit) = match seconds {
-        0..60 => (seconds, "second"),
-        60..3600 => (seconds / 60, "minute"),
-        3600..86_400 => (seconds / 3600, "hour"),
-        _ => (seconds / 86_400, "day"),
-    };
-    format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
 }
 
 /// Shows images as JSON, in one list.
@@ -87,7 +77,7 @@ pub fn inspect(engine: &Engine, arguments: &Inspect) -> Done {
         }));
     }
     let text = serde_json::to_string_pretty(&found).expect("JSON can be written");
-    print(&[text])
+    print(&[plain_json(&text)])
 }
 
 /// Shows an image's history.
@@ -104,12 +94,12 @@ pub fn history(engine: &Engine, arguments: &History) -> Done {
                 "layer": digest, "created": entry.created, "createdBy": entry.created_by,
                 "comment": entry.comment, "size": size,
             });
-            lines.push(line.to_string());
+            lines.push(plain_json(&line.to_string()));
             continue;
         }
         let layer = digest.map_or("<none>".to_owned(), |digest| digest.short());
-        let created = entry.created.unwrap_or_default();
-        let by = entry.created_by.replace(['\n', '\t'], " ");
+        let created = printable(&entry.created.unwrap_or_default());
+        let by = printable(&entry.created_by.replace(['\n', '\t'], " "));
         let by = if arguments.no_trunc { by } else { console::truncate_str(&by, 50, "…").into_owned() };
         lines.push(format!("{layer:<14} {created:<21} {by:<50} {}", bytes(size)));
     }
@@ -135,6 +125,19 @@ pub fn rmi(engine: &Engine, arguments: &Rmi) -> Done {
         }
     }
     failure.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// JSON that a terminal can be given: what an image says may hold orders to it. JSON itself escapes only a part of them.
+pub fn plain_json(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Such a character stands in a string, where each may be written so; all of them are below U+10000.
+        match c != '\n' && turns_a_terminal(c) {
+            true => plain.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => plain.push(c),
+        }
+    }
+    plain
 }
 
 /// Writes lines to standard output.

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     io::{BufRead, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -28,6 +28,10 @@ pub async fn login(arguments: &LoginArguments) -> Result<(), Failure> {
         .check_login(&host, &login)
         .await
         .map_err(|error| engine::Error::from(engine::Cause::from(error)))?;
+    let folder = machine::docker_config();
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+    made.map_err(|error| Failure::machine(format!("cannot make {}: {error}", folder.display())))?;
+    let _others_wait = locked();
     let (path, text) = config_file()?;
     let config = parse(&text, &path)?;
     let edited = config.log_in(&text, &host, &username, &password).map_err(failed)?;
@@ -46,6 +50,7 @@ pub async fn login(arguments: &LoginArguments) -> Result<(), Failure> {
 /// Forgets a login.
 pub fn logout(arguments: &Logout) -> Result<(), Failure> {
     let host = host(arguments.registry.as_deref())?;
+    let _others_wait = locked();
     let (path, text) = config_file()?;
     let (edited, known) = parse(&text, &path)?.log_out(&text, &host).map_err(failed)?;
     if let Some(text) = &edited.text {
@@ -54,7 +59,15 @@ pub fn logout(arguments: &Logout) -> Result<(), Failure> {
     print(&[match known {
         true => format!("Removed the login for {host}"),
         false => format!("Not logged in to {host}"),
-    }])
+    }])?;
+    // What another program wrote is that program's to remove.
+    if let Ok(Some(path)) = registries::logins().holder(&host) {
+        eprintln!(
+            "warning: {} still has a login for {host}: `podman logout {host}` removes it",
+            path.display()
+        );
+    }
+    Ok(())
 }
 
 fn failed(error: registry::CredentialsError) -> Failure {
@@ -118,6 +131,13 @@ fn who(arguments: &LoginArguments, host: &str) -> Result<(String, Secret), Failu
     Ok((username, Secret::new(password)))
 }
 
+/// Held while the config file is read and written, so that of two logins at once none is lost. Locked is its folder: the file
+/// itself is replaced. Some file systems lock no folders; then it is as with Docker's own command, which locks nothing.
+fn locked() -> Option<fs::File> {
+    let folder = fs::File::open(machine::docker_config()).ok()?;
+    folder.lock().ok().map(|()| folder)
+}
+
 /// The config file's path, links followed, and its text; empty where there is none.
 fn config_file() -> Result<(PathBuf, String), Failure> {
     let path = machine::docker_config().join("config.json");
@@ -137,9 +157,6 @@ fn parse(text: &str, path: &Path) -> Result<DockerConfig, Failure> {
 /// Written aside and renamed, readable by the owner alone.
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
     let put = || {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
         let aside = path.with_extension(format!("kiln-{}", std::process::id()));
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
         let written = file.write_all(text.as_bytes()).and_then(|()| fs::rename(&aside, path));

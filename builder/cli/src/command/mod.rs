@@ -2,16 +2,21 @@
 
 pub mod archive;
 pub mod build;
+pub mod copy;
+pub mod du;
 pub mod images;
+pub mod index;
 pub mod login;
+pub mod prune;
 pub mod remote;
+pub mod rollback;
 pub mod run;
 
 use std::path::PathBuf;
 
 use engine::{Engine, Settings};
 
-use crate::{failure::Failure, machine, registries};
+use crate::{failure::Failure, flags, machine, registries};
 
 /// The engine over the state folder.
 pub fn engine(root: Option<PathBuf>, jobs: Option<usize>) -> Result<Engine, Failure> {
@@ -19,5 +24,6 @@ pub fn engine(root: Option<PathBuf>, jobs: Option<usize>) -> Result<Engine, Fail
     let root = std::path::absolute(&root)
         .map_err(|error| Failure::usage(format!("--root {}: {error}", root.display())))?;
     let (clock, registry, surroundings) = (machine::clock(), registries::client()?, machine::surroundings());
-    Ok(Engine::open(Settings { root, clock, registry, surroundings, jobs })?)
+    let limits = flags::limits(&machine::variable("KILN_LIMITS").unwrap_or_default())?;
+    Ok(Engine::open(Settings { root, clock, registry, surroundings, jobs, limits })?)
 }

@@ -67,7 +67,7 @@ pub fn context(text: &str) -> Result<(String, ContextSource), BadFlag> {
 }
 
 /// `PATH@DIGEST`, `PATH:TAG` or `PATH`, which is the tag `latest`.
-fn layout_version(layout: &str) -> Result<(PathBuf, LayoutVersion), String> {
+pub fn layout_version(layout: &str) -> Result<(PathBuf, LayoutVersion), String> {
     if let Some((path, digest)) = layout.split_once('@') {
         let digest = digest.parse().map_err(|error| format!("{error}"))?;
         // A tag in front of a digest only tells people which one it was.

@@ -1,21 +1,31 @@
 //! Values of flags, one file for each kind: how it is written, what it means, what is wrong with it.
 
+mod annotation;
 mod call;
 mod context;
 mod csv;
+mod duration;
+mod house;
+mod limits;
 mod output;
 mod pair;
 mod platform;
+mod pull;
 mod secret;
 mod size;
 mod ssh;
 mod ulimit;
 
+pub use annotation::annotations;
 pub use call::{Call, Method, call};
-pub use context::{ContextSource, context};
-pub use output::output;
+pub use context::{ContextSource, context, layout_version};
+pub use duration::seconds;
+pub use house::{Entries, entries, space};
+pub use limits::limits;
+pub use output::{Asked, has_tag, output};
 pub use pair::{network, pairs, pairs_from};
 pub use platform::platform;
+pub use pull::pull;
 pub use secret::{SecretSource, secret};
 pub use size::size_bytes;
 pub use ssh::ssh;

@@ -13,7 +13,7 @@ use engine::{
 use oci::Digest;
 
 use super::{Display, bytes, seconds};
-use crate::failure::printable;
+use crate::failure::{printable, visible};
 
 /// Writes lines.
 pub struct Plain<W>(Mutex<Lines<W>>);
@@ -75,7 +75,8 @@ impl<W: Write> Lines<W> {
         step.ended |= ends;
         let open = if ends { std::mem::take(&mut step.open) } else { Vec::new() };
         if !known {
-            self.line(number, &vertex.name);
+            // A name may quote an image, and so may an error.
+            self.line(number, &visible(&vertex.name));
         }
         let Some(completed) = vertex.completed.filter(|_| ends) else { return };
         if !open.is_empty() {
@@ -83,7 +84,7 @@ impl<W: Write> Lines<W> {
         }
         match &vertex.error {
             Some(error) if error == "canceled" => self.line(number, "CANCELED"),
-            Some(error) => self.line(number, &format!("ERROR: {error}")),
+            Some(error) => self.line(number, &format!("ERROR: {}", visible(error))),
             None if vertex.cached => self.line(number, "CACHED"),
             None => self.line(number, &format!("DONE {}", seconds(started.unwrap_or(completed), completed))),
         }

@@ -2,25 +2,32 @@
 
 use std::{
     collections::BTreeMap,
-    io::Read,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use dockerfile::{Answer, Fact, ImageFact, LayoutVersion};
 use image::{
-    blobs::{BlobSource, MAX_DOCUMENT},
-    layout::{Layout, Wanted},
+    blobs::{BlobError, MAX_DEPTH, check_type, read_document},
+    layout::{Layout, LayoutError, Wanted},
 };
 use oci::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, Reference};
 
 use crate::{
-    build::{context::Make, internal::Internal, time},
+    build::{
+        context::Make,
+        internal::Internal,
+        pin,
+        sources::{Named, Origin, Pinned},
+        time,
+    },
     effect::{
         Effects,
         pull::{KnownImage, Place},
     },
     error::{Cause, Error},
+    local::container_image,
+    request::Asking,
 };
 
 /// Answers a fact.
@@ -28,14 +35,21 @@ pub(crate) async fn answer(
     make: &Make<'_>,
     fact: Fact,
     layouts: Arc<BTreeMap<String, PathBuf>>,
-    always_ask: bool,
+    asking: Asking,
 ) -> Result<Answer, Error> {
     let effects = make.effects.clone();
-    let image = match fact {
+    let pinned = match fact {
         Fact::Time(source) => return Ok(Answer::Time(time::of(make, &source).await?)),
         Fact::Image { reference, platform } => {
             let shown = Internal::start(&effects, &format!("[internal] load metadata for {reference}"));
-            let found = image(&effects, &reference, &platform, always_ask).await;
+            let started = effects.clock.now();
+            let note = |line: &str| effects.say(shown.digest(), &format!("{line}\n"));
+            let found = pin::image(&effects, &reference, &platform, asking, &note).await;
+            if let Ok(pinned) = &found {
+                let pin = Reference { digest: Some(pinned.top), ..reference.clone() };
+                shown.did(&format!("resolve {pin}"), started);
+                effects.sources.add(&Named::Image(&reference), &platform, pinned);
+            }
             shown.end(found.as_ref().err());
             found?
         }
@@ -44,58 +58,31 @@ pub(crate) async fn answer(
                 name: version.to_string(),
                 place: format!("the OCI layout {store}"),
             })?;
-            effects.blocking(move |effects| layout(effects, &path, &version, &platform)).await?
+            effects
+                .blocking(move |effects| {
+                    let pinned = layout(effects, &path, &version, &platform)?;
+                    let named = Named::Layout { store: &store, version: &version };
+                    effects.sources.add(&named, &platform, &pinned);
+                    Ok(pinned)
+                })
+                .await?
         }
     };
-    Ok(Answer::Image(image))
-}
-
-async fn image(
-    effects: &Arc<Effects>,
-    reference: &Reference,
-    platform: &Platform,
-    always_ask: bool,
-) -> Result<ImageFact, Cause> {
-    let mut other = None;
-    if !always_ask {
-        let (name, wanted) = (reference.clone(), platform.clone());
-        let local = effects.clone().blocking(move |effects| local(effects, &name, &wanted));
-        other = match local.await {
-            Ok(None) => None,
-            Ok(Some(found)) if fits(&found.config, platform) => return Ok(found),
-            Ok(Some(found)) => Some(Ok(found)),
-            Err(cause @ Cause::NoPlatform { .. }) => Some(Err(cause)),
-            Err(cause) => return Err(cause),
-        };
-    }
-    let held = HeldDocuments(effects.clone());
-    let resolved = match (effects.registry.resolve(reference, platform, Some(&held)).await, other) {
-        (Ok(resolved), _) => resolved,
-        // What is here is for another platform, and better than nothing: a check warns of it.
-        (Err(_), Some(other)) => return other,
-        (Err(error), None) => return Err(error.into()),
-    };
-    if let Some(index) = &resolved.index {
-        effects.store.add_blob(&effects.lease, &index.bytes)?;
-    }
-    effects.store.add_blob(&effects.lease, &resolved.manifest_bytes)?;
-    effects.store.add_blob(&effects.lease, &resolved.config_bytes)?;
-    let place = Place::Registry(reference.clone());
-    Ok(known(effects, resolved.descriptor.digest, resolved.manifest, resolved.config, place))
-}
-
-/// Whether an image is for a platform, as far as its config says.
-fn fits(config: &ImageConfig, wanted: &Platform) -> bool {
-    config.architecture.is_empty() || config.platform().distance(wanted).is_some()
+    Ok(Answer::Image(pinned.fact))
 }
 
 /// An image of the local store.
-fn local(effects: &Effects, reference: &Reference, platform: &Platform) -> Result<Option<ImageFact>, Cause> {
+pub(crate) fn local(
+    effects: &Effects,
+    reference: &Reference,
+    platform: &Platform,
+) -> Result<Option<Pinned>, Cause> {
     let Some(row) = effects.store.image(&effects.lease, reference)? else { return Ok(None) };
-    let read = |digest: &Digest| Ok(effects.store.blob_bytes(&effects.lease, digest)?);
+    let read = |wanted: &Descriptor| Ok(effects.store.blob_bytes(&effects.lease, &wanted.digest)?);
     let (digest, manifest, config) =
         documents(&row.descriptor, platform, &reference.to_string(), "the local store", &read)?;
-    Ok(Some(known(effects, digest, manifest, config, Place::Store)))
+    let fact = known(effects, digest, manifest, config, Place::Store);
+    Ok(Some(Pinned { fact, top: row.descriptor.digest, origin: Origin::LocalStore }))
 }
 
 /// An image of an OCI layout.
@@ -104,33 +91,31 @@ fn layout(
     path: &Path,
     version: &LayoutVersion,
     platform: &Platform,
-) -> Result<ImageFact, Cause> {
+) -> Result<Pinned, Cause> {
     let layout = Layout::open(path)?;
-    let wanted = match version {
-        LayoutVersion::Tag(tag) => Wanted::Name(tag.clone()),
-        LayoutVersion::Digest(digest) => Wanted::Digest(*digest),
-    };
-    let top = match layout.select(&wanted) {
-        // A layout of one image needs no name, when none was asked for.
-        Err(_) if *version == LayoutVersion::Tag("latest".to_owned()) => layout.select(&Wanted::Only)?,
-        found => found?,
-    };
-    let read = |digest: &Digest| {
-        let mut bytes = Vec::new();
-        let named = || path.join("blobs/sha256").join(digest.hex());
-        let blob = BlobSource::open(&layout, digest).map_err(Cause::io("read", named()))?;
-        blob.reader.take(MAX_DOCUMENT).read_to_end(&mut bytes).map_err(Cause::io("read", named()))?;
-        let actual = Digest::of(&bytes);
-        if actual != *digest {
-            let size_bytes = bytes.len() as u64;
-            return Err(store::Error::DigestMismatch { expected: *digest, actual, size_bytes }.into());
-        }
+    let top = select(&layout, version)?;
+    let read = |wanted: &Descriptor| {
+        let bytes = read_document(&layout, wanted).map_err(LayoutError::from)?;
         effects.store.add_blob(&effects.lease, &bytes)?;
         Ok(bytes)
     };
     let place = path.display().to_string();
     let (digest, manifest, config) = documents(&top, platform, &version.to_string(), &place, &read)?;
-    Ok(known(effects, digest, manifest, config, Place::Layout(path.to_owned())))
+    let fact = known(effects, digest, manifest, config, Place::Layout(path.to_owned()));
+    Ok(Pinned { fact, top: top.digest, origin: Origin::Layout })
+}
+
+/// The image of a layout that is meant.
+pub(crate) fn select(layout: &Layout, version: &LayoutVersion) -> Result<Descriptor, LayoutError> {
+    let wanted = match version {
+        LayoutVersion::Tag(tag) => Wanted::Name(tag.clone()),
+        LayoutVersion::Digest(digest) => Wanted::Digest(*digest),
+    };
+    match layout.select(&wanted) {
+        // A layout of one image needs no name, when none was asked for.
+        Err(_) if *version == LayoutVersion::Tag("latest".to_owned()) => layout.select(&Wanted::Only),
+        found => found,
+    }
 }
 
 /// From a manifest or an index to the manifest of a platform and its config.
@@ -139,14 +124,17 @@ fn documents(
     platform: &Platform,
     name: &str,
     place: &str,
-    read: &dyn Fn(&Digest) -> Result<Vec<u8>, Cause>,
+    read: &dyn Fn(&Descriptor) -> Result<Vec<u8>, Cause>,
 ) -> Result<(Digest, Manifest, ImageConfig), Cause> {
-    let mut digest = top.digest;
-    let mut bytes = read(&digest)?;
-    if top.media_type.is_index() {
+    let (mut chosen, mut bytes, mut depth) = (top.clone(), read(top)?, 0);
+    while chosen.media_type.is_index() {
+        if depth == MAX_DEPTH {
+            return Err(LayoutError::from(BlobError::TooDeep { digest: chosen.digest }).into());
+        }
+        depth += 1;
         let index = Index::parse(&bytes)?;
+        check_type(&chosen, index.media_type.as_ref()).map_err(LayoutError::from)?;
         let only = index.manifests.first().filter(|_| index.manifests.len() == 1);
-        let chosen = index.select(platform).or(only);
         let missing = || Cause::NoPlatform {
             name: name.trim_start_matches(':').to_owned(),
             place: place.to_owned(),
@@ -158,12 +146,14 @@ fn documents(
                 .filter(is_image)
                 .collect(),
         };
-        digest = chosen.ok_or_else(missing)?.digest;
-        bytes = read(&digest)?;
+        chosen = index.select(platform).or(only).ok_or_else(missing)?.clone();
+        bytes = read(&chosen)?;
     }
     let manifest = Manifest::parse(&bytes)?;
-    let config = ImageConfig::parse(&read(&manifest.config.digest)?)?;
-    Ok((digest, manifest, config))
+    check_type(&chosen, manifest.media_type.as_ref()).map_err(LayoutError::from)?;
+    container_image(name, place, &manifest)?;
+    let config = ImageConfig::parse(&read(&manifest.config)?)?;
+    Ok((chosen.digest, manifest, config))
 }
 
 /// Attestations stand in an index as images for an unknown platform.
@@ -171,7 +161,8 @@ fn is_image(platform: &Platform) -> bool {
     platform.os != "unknown"
 }
 
-fn known(
+/// Makes an image known to the steps that will need its layers.
+pub(crate) fn known(
     effects: &Effects,
     digest: Digest,
     manifest: Manifest,
@@ -181,14 +172,4 @@ fn known(
     let (config, layers) = (Arc::new(config), manifest.layers.len());
     effects.images.add(digest, KnownImage { manifest, config: config.clone(), place });
     ImageFact { manifest: digest, config, layers }
-}
-
-/// Documents that earlier builds have read.
-struct HeldDocuments(Arc<Effects>);
-
-impl registry::Held for HeldDocuments {
-    fn document(&self, digest: Digest) -> Option<Vec<u8>> {
-        // What cannot be read here is asked for there.
-        self.0.store.blob_bytes(&self.0.lease, &digest).ok()
-    }
 }

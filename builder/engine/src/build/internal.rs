@@ -37,6 +37,13 @@ impl<'a> Internal<'a> {
         self.tell(Some(self.effects.clock.now()), error.map(ToString::to_string));
     }
 
+    /// Says that a named part of it is done, which began at `started`.
+    pub(crate) fn did(&self, id: &str, started: Time) {
+        let (vertex, id, completed) = (self.digest, id.to_owned(), Some(self.effects.clock.now()));
+        let status = Status { vertex, id, current: 0, total: 0, started, completed };
+        self.effects.sink.event(Event::Status(status));
+    }
+
     /// Does a named part of it.
     pub(crate) fn part<T>(&self, id: &str, total: u64, work: impl FnOnce() -> T) -> T {
         let started = self.effects.clock.now();

@@ -5,7 +5,9 @@ pub(crate) mod context;
 pub(crate) mod drive;
 pub(crate) mod facts;
 pub(crate) mod internal;
+pub(crate) mod pin;
 pub(crate) mod report;
+pub(crate) mod sources;
 pub(crate) mod time;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -24,9 +26,10 @@ use crate::{
         internal::Internal,
     },
     cancel::Cancel,
+    daemon,
     effect::{Effects, rewritten::Checks},
     error::{Cause, Error},
-    export::{Built, Exporter, metadata},
+    export::{self, Built, Exporter, metadata},
     progress::{Definition, Event, Warning},
     request::{BuildRequest, Output},
     result::VertexResult,
@@ -34,6 +37,9 @@ use crate::{
 
 /// How often names may be asked for before lowering is done: an image's `ONBUILD` may name further ones.
 const ROUNDS: usize = 16;
+
+/// The base images in a build's metadata: in-toto resource descriptors, as the materials of provenance are.
+const MATERIALS: &str = "kiln.build.materials";
 
 /// What a build came to.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +57,10 @@ pub(crate) async fn build(
     jobs: Option<usize>,
     cancel: Cancel,
 ) -> Result<BuildOutcome, Error> {
+    tokio::select! {
+        reachable = daemon::reachable(&effects, &request) => reachable?,
+        () = cancel.wait() => return Err(Error::Cancelled),
+    }
     let make_first = Make { effects: &effects, jobs, cancel: &cancel };
     let prepared = make_first.prepare(&request).await?;
     let lowered = tokio::select! {
@@ -58,6 +68,7 @@ pub(crate) async fn build(
         () = cancel.wait() => return Err(Error::Cancelled),
     };
     warn(&effects, &lowered.warnings);
+    export::check(&request.outputs, &lowered.platforms, lowered.several_platforms).map_err(Cause::from)?;
     effects.checks.get_or_init(|| Checks::new(&lowered));
     let built = make(&effects, &lowered, jobs, &cancel).await?;
     let (epoch, several) = (lowered.source_date_epoch, lowered.several_platforms);
@@ -123,7 +134,7 @@ async fn answers(
         let layouts = layouts.clone();
         async move {
             let asked = fact.clone();
-            let cause = match facts::answer(make, fact, layouts, request.pull).await {
+            let cause = match facts::answer(make, fact, layouts, request.asking).await {
                 Ok(answer) => return Ok((asked, answer)),
                 Err(Error::Other(cause)) => cause,
                 Err(error) => return Err(error),
@@ -183,9 +194,13 @@ fn export(exporter: &Exporter<'_>, request: &BuildRequest) -> Result<BuildOutcom
             written => written?,
         };
         if let Some(set) = set {
-            outcome.metadata = metadata(&set, &request.tags);
+            outcome.metadata.extend(metadata(&set));
             outcome.image = Some(set.top);
         }
+    }
+    let materials = exporter.effects.sources.materials();
+    if !materials.is_empty() {
+        outcome.metadata.insert(MATERIALS.to_owned(), materials.into());
     }
     Ok(outcome)
 }

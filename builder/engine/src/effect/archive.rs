@@ -47,10 +47,12 @@ impl Effects {
             return Ok(None);
         }
         let archive = if of.watched { self.copy_checked(open()?, &content, path)? } else { open()? };
+        let length = archive.metadata().map_err(Cause::io("read", shown()))?.len();
         let (_, tar) = decompress(archive).map_err(Cause::io("read", shown()))?;
         let folder = self.lease.new_folder()?;
-        let options = ApplyOptions { names: WhiteoutNames::Literal, ..ApplyOptions::default() };
-        let layer = apply(tar, &folder, &options)?.layer;
+        let limits = self.limits.of_blob(length);
+        let options = ApplyOptions { names: WhiteoutNames::Literal, limits, ..ApplyOptions::default() };
+        let layer = apply(self.store.watched(tar), &folder, &options)?.layer;
         Ok(Some(Unpacked { action, path: path.clone(), layer, folder }))
     }
 

@@ -25,6 +25,9 @@ use crate::{
     result::{Mounted, VertexResult},
 };
 
+/// How much of a small file is read: a `passwd` of a hundred thousand users.
+const SMALL_BYTES: u64 = 16 << 20;
+
 impl Effects {
     /// The stacked manifests of layers.
     pub(crate) fn stack(&self, layers: &[ResultLayer]) -> Result<Stack, Cause> {
@@ -70,9 +73,10 @@ impl Effects {
         let blob = self.store.blob(&self.lease, &form.blob.digest())?.ok_or_else(lost)?;
         let file = File::open(&blob.path).map_err(Cause::io("open", &blob.path))?;
         let folder = self.lease.new_folder()?;
-        let options = ApplyOptions::default();
+        let options =
+            ApplyOptions { limits: self.limits.of_blob(blob.size_bytes), ..ApplyOptions::default() };
         let (_, tar) = decompress(file).map_err(Cause::io("read", &blob.path))?;
-        let mut applied = apply(tar, &folder, &options)?;
+        let mut applied = apply(self.store.watched(tar), &folder, &options)?;
         let lower = self.stack(below)?;
         applied.settle(&folder, &options, &|path| lower.lookup(path).map(|(_, node)| node.clone()))?;
         if applied.layer.id() != id {
@@ -82,7 +86,8 @@ impl Effects {
         Ok(())
     }
 
-    /// The bytes of a small file of a tree; `None` where there is no such file.
+    /// The bytes of a small file of a tree; `None` where there is no such file. Of a file that is not small, the first part:
+    /// the images that have a `/etc/passwd` of gigabytes are made to exhaust a machine.
     pub(crate) fn read_file(&self, mounted: &Mounted, path: &str) -> Result<Option<Vec<u8>>, Cause> {
         let Ok(path) = LayerPath::clamp(path.as_bytes()) else { return Ok(None) };
         let Ok(path) = mounted.stack.resolve(&path, true) else { return Ok(None) };
@@ -93,7 +98,8 @@ impl Effects {
         let folder = &mounted.folders[layer];
         let mut file = open_beneath(folder, node.hardlink.as_ref().unwrap_or(&path))?;
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(Cause::io("read", folder.join(path.to_string())))?;
+        let read = file.by_ref().take(SMALL_BYTES).read_to_end(&mut bytes);
+        read.map_err(Cause::io("read", folder.join(path.to_string())))?;
         Ok(Some(bytes))
     }
 

@@ -4,7 +4,7 @@
 //! |-------------|------|
 //! | fingerprint | `context.rs`: reads a build context once, and only what the graph can reach |
 //! | look up     | `cache.rs`: records, content keys, interning |
-//! | run: image  | `pull.rs`: blobs from a registry, a layout or the local store, unpacked |
+//! | run: image  | `pull/`: blobs from a registry, a layout or the local store, unpacked |
 //! | run: files over http, git repositories | `http.rs`, `git.rs` |
 //! | run: `RUN`  | `exec.rs`, `mounts.rs`, `identity.rs`, `logs.rs`, `ssh.rs`; refused, `foreign.rs` says why |
 //! | run: `COPY` | `file.rs`, `archive.rs` |
@@ -44,10 +44,12 @@ use store::{Lease, LockName, Store, Waiting};
 use tree::LayerId;
 
 use crate::{
+    build::sources::Sources,
     cancel::Cancel,
     client::Client,
     clock::Clock,
     error::Cause,
+    limits::Limits,
     progress::{Event, Log, SharedSink, Stream, Warning},
     result::VertexResult,
 };
@@ -66,10 +68,15 @@ pub(crate) struct Effects {
     pub(crate) explain: bool,
     pub(crate) contexts: context::Contexts,
     pub(crate) images: pull::Images,
+    /// What the names of base images were answered with.
+    pub(crate) sources: Sources,
+    pub(crate) turns: pull::Turns,
     pub(crate) files: http::Files,
     pub(crate) references: git::References,
     /// What git needs of the machine.
     pub(crate) surroundings: fetch::git::Surroundings,
+    /// What layers from elsewhere may take.
+    pub(crate) limits: Limits,
     /// Set when the build ends or is stopped: for work that belongs to no vertex.
     pub(crate) over: Cancel,
     /// Content digests of layers that were asked for: a base's is the same at every step.

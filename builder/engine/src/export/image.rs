@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 
 use image::{
-    assemble::{Dialect, Image, ImageLayer, assemble, assemble_index},
-    compress::ENCODER_VERSION,
-    contents::Folder,
-    encode::encode_layer,
-    layer_tar::TarOptions,
+    annotations::Level,
+    assemble::{Image, ImageLayer, assemble, assemble_index},
+    layout::NamedImage,
 };
-use oci::{Descriptor, Epoch, Platform};
+use oci::{Descriptor, Epoch, Platform, Reference};
 use rayon::prelude::*;
-use store::{Codec, LayerBlob, ResultLayer};
+use store::ResultLayer;
 
 use super::Exporter;
-use crate::{build::internal::Internal, effect::pull::PULLED, error::Cause, request::ImageForm};
+use crate::{
+    build::internal::Internal,
+    error::Cause,
+    request::{ImageForm, OutputEpoch},
+};
 
 /// One platform's image.
 pub(crate) struct BuiltImage {
@@ -27,21 +29,45 @@ pub(crate) struct ImageSet {
     pub(crate) images: Vec<BuiltImage>,
     /// The manifest of the only platform, or the index of all.
     pub(crate) top: Descriptor,
+    /// Its names, each once. One with a digest has that of `top`.
+    pub(crate) names: Vec<Reference>,
+}
+
+impl ImageSet {
+    /// As a writer of layouts and archives takes it.
+    pub(crate) fn named(&self) -> Vec<NamedImage> {
+        vec![NamedImage { descriptor: self.top.clone(), names: self.names.clone() }]
+    }
+}
+
+impl ImageForm {
+    /// The time that files of its own layers get where they are later.
+    fn latest(&self, of_build: Option<Epoch>) -> Option<Epoch> {
+        self.epoch.of(of_build).filter(|_| self.rewrite_timestamp != Some(false))
+    }
 }
 
 impl Exporter<'_> {
     /// Puts the images of all platforms together.
     pub(crate) fn image_set(&self, form: &ImageForm, shown: &Internal<'_>) -> Result<ImageSet, Cause> {
+        let epoch = form.epoch.of(self.epoch);
+        if form.rewrite_timestamp == Some(true) && epoch.is_none() {
+            let why = "`rewrite-timestamp` changes nothing: the build has no SOURCE_DATE_EPOCH";
+            self.effects.warn_once("rewrite-timestamp", why);
+        }
         let mut images = Vec::new();
         for built in self.built {
             let blobs =
                 shown.part("exporting layers", 0, || self.layer_blobs(built.result.as_layers(), form))?;
             let mut config = built.config.clone();
-            if let Some(epoch) = self.epoch {
+            // A time that is only this output's may lie ahead: then the image is as old as its newest layer.
+            if let (Some(epoch), OutputEpoch::OfBuild) = (epoch, form.epoch) {
                 config.created = Some(epoch.rfc3339());
             }
-            let assembled = assemble(config, &blobs, form.annotations.clone(), Dialect::Oci);
-            let image = assembled.map_err(|error| Cause::Task(error.to_string()))?;
+            let of = |level| form.annotations.of(level, Some(&built.platform));
+            let assembled = assemble(config, &blobs, of(Level::Manifest), form.dialect);
+            let mut image = assembled.map_err(|error| Cause::Task(error.to_string()))?;
+            image.manifest_descriptor.annotations = of(Level::ManifestDescriptor);
             images.push(BuiltImage { platform: built.platform.clone(), image });
         }
         let mut documents = BTreeMap::new();
@@ -56,7 +82,9 @@ impl Exporter<'_> {
                     platform: Some(built.platform.clone()),
                     ..built.image.manifest_descriptor.clone()
                 });
-                let (bytes, top) = assemble_index(manifests.collect(), BTreeMap::new(), Dialect::Oci);
+                let of = |level| form.annotations.of(level, None);
+                let (bytes, mut top) = assemble_index(manifests.collect(), of(Level::Index), form.dialect);
+                top.annotations = of(Level::IndexDescriptor);
                 documents.insert(top.digest, bytes);
                 top
             }
@@ -66,54 +94,45 @@ impl Exporter<'_> {
         }
         // What was made is flushed before anything takes its name or is called done.
         self.effects.store.keep()?;
-        Ok(ImageSet { images, top })
+        let names = self.names(form, &top);
+        Ok(ImageSet { images, top, names })
+    }
+
+    fn names(&self, form: &ImageForm, top: &Descriptor) -> Vec<Reference> {
+        let mut names: Vec<Reference> = Vec::new();
+        for name in self.tags.iter().chain(&form.names) {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        match &form.dangling {
+            Some(dangling) if names.is_empty() || !dangling.only_unnamed => {
+                names.push(Reference { tag: None, digest: Some(top.digest), ..dangling.prefix.clone() });
+            }
+            _ => {}
+        }
+        names
     }
 
     fn layer_blobs(&self, layers: &[ResultLayer], form: &ImageForm) -> Result<Vec<ImageLayer>, Cause> {
+        let epoch = form.epoch.of(self.epoch);
         let one = |at: usize| {
-            let blob = self.layer_blob(layers, at, form)?;
-            let created =
-                layers[at].created.map(|created| self.epoch.map_or(created, |epoch| created.min(epoch)));
+            let blob = self.layer_blob(layers, at, form, form.latest(self.epoch))?;
+            let created = layers[at].created.map(|created| epoch.map_or(created, |epoch| created.min(epoch)));
+            let mut descriptor = Descriptor::new(blob.media_type, blob.blob.digest(), blob.size_bytes);
+            descriptor.annotations = blob.annotations;
+            if form.prefer_foreign_layers && descriptor.media_type.is_foreign() {
+                // Where it is had from: only the base's own manifest knows.
+                let named = self.effects.images.layer(descriptor.digest).unwrap_or(descriptor.clone());
+                descriptor.extra.extend(named.extra.into_iter().filter(|(key, _)| key == "urls"));
+            }
             Ok(ImageLayer {
-                descriptor: Descriptor::new(blob.media_type, blob.blob.digest(), blob.size_bytes),
+                descriptor,
                 diff_id: blob.diff_id,
                 created: created.map(Epoch::rfc3339),
                 created_by: None,
             })
         };
         (0..layers.len()).into_par_iter().map(one).collect()
-    }
-
-    /// The blob of layer `at`: the one that it was pulled as, or one that is there, or a new one.
-    fn layer_blob(&self, layers: &[ResultLayer], at: usize, form: &ImageForm) -> Result<LayerBlob, Cause> {
-        let (store, lease) = (&self.effects.store, &self.effects.lease);
-        let id = &layers[at].layer;
-        let epoch = self.epoch.map_or(String::new(), |epoch| format!(" epoch {}", epoch.0));
-        let codec = Codec(format!("{} v{ENCODER_VERSION}{epoch}", form.codec));
-        let known = store.layer_blobs(lease, id)?;
-        // One tree may have come in several blobs: that of this build's base is the one to hand on.
-        let pulled =
-            || known.iter().filter(|(codec, _)| codec.0.starts_with(PULLED) && !form.force_compression);
-        let own = pulled().find(|(_, blob)| self.effects.images.has_layer(blob.blob.digest()));
-        let pulled = own.or_else(|| pulled().next());
-        if let Some((_, blob)) = pulled.or_else(|| known.iter().find(|(known, _)| *known == codec)) {
-            return Ok(blob.clone());
-        }
-        let folder = self.effects.folder(layers, at)?;
-        let contents = Folder::open(&folder).map_err(Cause::io("open", &folder))?;
-        let mut writer = store.blob_writer(lease)?;
-        let options = TarOptions { epoch: self.epoch, verify: false };
-        let mut out = self.stoppable(&mut writer);
-        let encoded = encode_layer(&*store.tree(id)?, &contents, options, form.codec, &mut out)?;
-        writer.commit(Some(&encoded.blob.digest()))?;
-        let blob = LayerBlob {
-            diff_id: encoded.diff_id,
-            blob: encoded.blob,
-            size_bytes: encoded.size_bytes,
-            diff_size_bytes: encoded.diff_size_bytes,
-            media_type: encoded.media_type,
-        };
-        store.add_layer_blob(lease, id, &codec, &blob)?;
-        Ok(blob)
     }
 }

@@ -5,13 +5,16 @@
 mod aside;
 mod blobs;
 mod image;
+mod layer;
 mod tree;
 
 use std::{collections::BTreeMap, io::Write, path::Path, sync::Arc};
 
 pub(crate) use self::{blobs::StoreBlobs, image::ImageSet};
-use ::image::layout::{NamedImage, write_archive, write_docker_archive, write_folder};
+use ::image::annotations::Misplaced;
+use ::image::layout::{write_archive, write_docker_archive, write_folder};
 use oci::{Epoch, Platform, Reference};
+use store::TaggedBy;
 
 use crate::{
     build::internal::Internal,
@@ -85,7 +88,7 @@ impl Exporter<'_> {
             Output::Oci { to, archive, form } => {
                 let shown = Internal::start(self.effects, "exporting to oci image format");
                 let set = self.image_set(form, &shown).and_then(|set| {
-                    let images = self.named(&set, form);
+                    let images = set.named();
                     shown.part("sending tarball", 0, || match (to, archive) {
                         (Destination::Path(path), false) => {
                             write_folder(&images, &self.blobs(), path).map_err(Cause::from)
@@ -100,7 +103,7 @@ impl Exporter<'_> {
             Output::Docker { to, form } => {
                 let shown = Internal::start(self.effects, "exporting to docker image format");
                 let set = self.image_set(form, &shown).and_then(|set| {
-                    let images = self.named(&set, form);
+                    let images = set.named();
                     shown.part("sending tarball", 0, || {
                         self.send(to, |out| Ok(write_docker_archive(&images, &self.blobs(), out)?))
                     })?;
@@ -109,15 +112,26 @@ impl Exporter<'_> {
                 shown.end(set.as_ref().err());
                 set.map(Some)
             }
-            Output::Local { to, platform_split } => {
+            Output::DockerEngine { context, form } => {
+                let at = self.effects.client.docker_engine(context.as_deref()).map_err(Box::new)?;
+                let shown = Internal::start(self.effects, "exporting to docker image format");
+                let set = self.image_set(form, &shown);
+                shown.end(set.as_ref().err());
+                let set = set?;
+                for image in set.named() {
+                    self.effects.give_to_docker(&image, &at, self.cancel)?;
+                }
+                Ok(Some(set))
+            }
+            Output::Local { to, platform_split, epoch } => {
                 let shown = Internal::start(self.effects, "exporting to client directory");
-                let done = self.local(to, platform_split.unwrap_or(self.several));
+                let done = self.local(to, platform_split.unwrap_or(self.several), epoch.of(self.epoch));
                 shown.end(done.as_ref().err());
                 done.map(|()| None)
             }
-            Output::Tar { to, platform_split } => {
+            Output::Tar { to, platform_split, epoch } => {
                 let shown = Internal::start(self.effects, "exporting to client tarball");
-                let done = self.tar(to, platform_split.unwrap_or(self.several));
+                let done = self.tar(to, platform_split.unwrap_or(self.several), epoch.of(self.epoch));
                 shown.end(done.as_ref().err());
                 done.map(|()| None)
             }
@@ -127,22 +141,21 @@ impl Exporter<'_> {
     /// Puts an image into the local store and into registries. The local store has it under its names only when the
     /// registries do.
     fn image(&self, store: bool, push: Option<Push>, form: &ImageForm) -> Result<ImageSet, Cause> {
-        let names: Vec<Reference> = self.tags.iter().chain(&form.names).cloned().collect();
         let shown = Internal::start(self.effects, "exporting to image");
         let set = self.image_set(form, &shown).and_then(|set| {
             if store && push.is_none() {
-                self.name(&set, &names, &shown)?;
+                self.name(&set, &shown)?;
             }
             Ok(set)
         });
         shown.end(set.as_ref().err());
         let set = set?;
-        if let Some(Push { by_digest }) = push {
-            let targets = Targets { names: &names, by_digest };
+        if let Some(Push { by_digest, insecure }) = push {
+            let targets = Targets { names: &set.names, by_digest, insecure };
             self.effects.push(&Sendable::of(self.effects, &set.top)?, &targets, self.cancel)?;
             if store {
                 let shown = Internal::start(self.effects, "naming the image");
-                let named = self.name(&set, &names, &shown);
+                let named = self.name(&set, &shown);
                 shown.end(named.as_ref().err());
                 named?;
             }
@@ -151,21 +164,23 @@ impl Exporter<'_> {
     }
 
     /// Lists the image in the local store, under its names.
-    fn name(&self, set: &ImageSet, names: &[Reference], shown: &Internal<'_>) -> Result<(), Cause> {
+    fn name(&self, set: &ImageSet, shown: &Internal<'_>) -> Result<(), Cause> {
         let (store, lease) = (&self.effects.store, &self.effects.lease);
         let now = self.effects.clock.now().epoch();
+        // One with the image's own digest is one that every listed image has.
+        let (tags, own): (Vec<_>, Vec<_>) = set.names.iter().partition(|name| name.digest.is_none());
         shown.part(&format!("writing image {}", set.top.digest), 0, || {
-            if names.is_empty() { store.add_image(lease, &set.top, now) } else { Ok(()) }
+            if tags.is_empty() { store.add_image(lease, &set.top, now) } else { Ok(()) }
         })?;
-        for tag in names {
-            shown.part(&format!("naming to {tag}"), 0, || store.tag(lease, tag, &set.top, now))?;
+        for name in own {
+            shown.part(&format!("naming to {name}"), 0, || Ok::<(), Cause>(()))?;
+        }
+        for tag in tags {
+            shown.part(&format!("naming to {tag}"), 0, || {
+                store.tag(lease, tag, &set.top, now, TaggedBy::Build)
+            })?;
         }
         Ok(())
-    }
-
-    fn named(&self, set: &ImageSet, form: &ImageForm) -> Vec<NamedImage> {
-        let names = self.tags.iter().chain(&form.names).cloned().collect();
-        vec![NamedImage { descriptor: set.top.clone(), names }]
     }
 
     fn send(
@@ -176,15 +191,15 @@ impl Exporter<'_> {
         send(to, |out| write(&mut self.stoppable(out)))
     }
 
-    fn local(&self, to: &Path, split: bool) -> Result<(), Cause> {
+    fn local(&self, to: &Path, split: bool, epoch: Option<Epoch>) -> Result<(), Cause> {
         self.effects.store.keep()?;
-        tree::write_folder(self.effects, &self.trees(split)?, self.epoch, to)
+        tree::write_folder(self.effects, &self.trees(split)?, epoch, to)
     }
 
-    fn tar(&self, to: &Destination, split: bool) -> Result<(), Cause> {
+    fn tar(&self, to: &Destination, split: bool, epoch: Option<Epoch>) -> Result<(), Cause> {
         self.effects.store.keep()?;
         let trees = self.trees(split)?;
-        self.send(to, |out| tree::write_tar(&trees, self.epoch, out))
+        self.send(to, |out| tree::write_tar(&trees, epoch, out))
     }
 
     /// The trees of all platforms, each with its folder.
@@ -209,8 +224,20 @@ pub(crate) fn send(
     }
 }
 
+/// Whether what outputs ask for has a place in what will be built: asked before anything is.
+///
+/// # Errors
+/// [`Misplaced`].
+pub(crate) fn check(outputs: &[Output], built: &[Platform], several: bool) -> Result<(), Misplaced> {
+    let mut forms = outputs.iter().filter_map(Output::form);
+    forms.try_for_each(|form| {
+        form.annotations.check_dialect(form.dialect)?;
+        form.annotations.check(built, several)
+    })
+}
+
 /// What a metadata file says of images (`--metadata-file`).
-pub(crate) fn metadata(set: &ImageSet, tags: &[Reference]) -> BTreeMap<String, serde_json::Value> {
+pub(crate) fn metadata(set: &ImageSet) -> BTreeMap<String, serde_json::Value> {
     let mut metadata = BTreeMap::new();
     let descriptor = serde_json::to_value(&set.top).expect("a descriptor is JSON");
     metadata.insert("containerimage.descriptor".to_owned(), descriptor);
@@ -219,8 +246,8 @@ pub(crate) fn metadata(set: &ImageSet, tags: &[Reference]) -> BTreeMap<String, s
         let config = only.image.config_descriptor.digest.to_string();
         metadata.insert("containerimage.config.digest".to_owned(), config.into());
     }
-    if !tags.is_empty() {
-        let names: Vec<String> = tags.iter().map(Reference::to_string).collect();
+    if !set.names.is_empty() {
+        let names: Vec<String> = set.names.iter().map(Reference::to_string).collect();
         metadata.insert("image.name".to_owned(), names.join(",").into());
     }
     metadata

@@ -6,6 +6,7 @@ use std::{
     fs,
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -71,7 +72,8 @@ pub(crate) fn write_folder(
     for tree in trees {
         let folder = below(to, &tree.prefix);
         fs::create_dir_all(&folder).map_err(Cause::io("make the folder", &folder))?;
-        for left_out in image::folder::export_local(&tree.mounted.stack, tree.mounted.sources()?, &folder)? {
+        let stack = clamped(&tree.mounted.stack, epoch);
+        for left_out in image::folder::export_local(&stack, tree.mounted.sources()?, &folder)? {
             let left_out = format!("the device {left_out} cannot be made here and is left out");
             effects.warn_once("left-out", &left_out);
         }
@@ -80,6 +82,19 @@ pub(crate) fn write_folder(
         }
     }
     Ok(())
+}
+
+/// The same files, none of them later than `epoch`.
+fn clamped(stack: &Stack, epoch: Option<Epoch>) -> Stack {
+    let Some(latest) = epoch.map(mtime) else { return stack.clone() };
+    let clamp = |layer: &Arc<Layer>| {
+        let entries = layer.entries.iter().map(|(path, node)| {
+            let mtime = node.mtime.min(latest);
+            (path.clone(), Node { mtime, ..node.clone() })
+        });
+        Arc::new(Layer { entries: entries.collect() })
+    };
+    Stack::new(stack.layers().iter().map(clamp).collect())
 }
 
 fn below(to: &Path, prefix: &LayerPath) -> PathBuf {

@@ -8,29 +8,29 @@ use std::{
 };
 
 use image::{
-    blobs::{BlobSource, read_document},
+    apply::ApplyError,
+    blobs::{BlobError, BlobSource, MAX_DEPTH, check_type, read_document},
     detect::{Format, decompress},
     layout::{
         DockerArchive, DockerImage, Layout, LayoutError, NamedImage, write_archive, write_docker_archive,
     },
 };
 use oci::{
-    Descriptor, Digest, Hasher, ImageConfig, Index, Manifest, MediaType, Reference, media_type::Compression,
+    Descriptor, Digest, Hasher, ImageConfig, Index, Manifest, MediaType, Reference,
+    media_type::{Compression, DOCKER_CONFIG},
 };
-use store::{Lease, Store};
+use store::{Lease, Store, TaggedBy};
 
 use crate::{
     engine::Engine,
     error::{Cause, Error},
     export::{self, StoreBlobs},
+    limits::Limits,
     request::Destination,
 };
 
 /// An index entry's annotations with a name: containerd's full one, and OCI's, which may be a tag alone.
 const NAMES: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
-
-/// How deep indexes may be nested in an archive.
-const NESTING: u32 = 4;
 
 /// Whose archive is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Engine {
     /// It is no such archive, or its bytes are not what it says.
     pub fn load(&self, from: &Destination) -> Result<Vec<LoadedImage>, Error> {
         let lease = self.store.lease()?;
-        let loader = Loader { store: &self.store, lease: &lease };
+        let loader = Loader { store: &self.store, lease: &lease, limits: self.limits };
         let path = loader.plain(from)?;
         let loaded = match Layout::open(&path) {
             Ok(layout) => loader.layout(&layout)?,
@@ -99,16 +99,39 @@ impl Engine {
                 self.store.add_image(&lease, &image.descriptor, now)?;
             }
             for name in &image.names {
-                self.store.tag(&lease, name, &image.descriptor, now)?;
+                self.store.tag(&lease, name, &image.descriptor, now, TaggedBy::Load)?;
             }
         }
         Ok(loaded)
     }
 }
 
+/// Whether a config is that of a container image; other artifacts have their own.
+fn is_image_config(media_type: &MediaType) -> bool {
+    *media_type == MediaType::config() || media_type.0 == DOCKER_CONFIG
+}
+
+/// Compares the number of a manifest's layers with what the config says.
+fn check_layers(layers: usize, config: &ImageConfig) -> Result<(), Cause> {
+    let diff_ids = config.rootfs.diff_ids.len();
+    match layers == diff_ids {
+        true => Ok(()),
+        false => Err(Cause::Layers { layers, diff_ids }),
+    }
+}
+
+/// Refuses what was made of a small archive and is too large.
+fn not_more(bytes: u64, limit: u64) -> Result<(), Cause> {
+    match bytes > limit {
+        true => Err(ApplyError::TooLarge { what: "bytes", limit }.into()),
+        false => Ok(()),
+    }
+}
+
 struct Loader<'a> {
     store: &'a Store,
     lease: &'a Lease,
+    limits: Limits,
 }
 
 impl Loader<'_> {
@@ -125,23 +148,29 @@ impl Loader<'_> {
                 if Format::of(&start) == Format::Plain && file.seek(SeekFrom::Start(0)).is_ok() {
                     return Ok(path.clone());
                 }
-                self.copied(io::Cursor::new(start).chain(file), path)
+                let most = self.limits.of_blob(file.metadata().map_err(Cause::io("read", path))?.len()).bytes;
+                self.copied(io::Cursor::new(start).chain(file), path, most)
             }
-            Destination::Stdout => self.copied(io::stdin(), Path::new("standard input")),
+            Destination::Stdout => {
+                self.copied(io::stdin(), Path::new("standard input"), self.limits.layer_bytes)
+            }
         }
     }
 
-    fn copied(&self, from: impl Read + Send, name: &Path) -> Result<PathBuf, Cause> {
-        let (_, mut plain) = decompress(from).map_err(Cause::io("read", name))?;
+    fn copied(&self, from: impl Read + Send, name: &Path, most: u64) -> Result<PathBuf, Cause> {
+        let (_, plain) = decompress(from).map_err(Cause::io("read", name))?;
         let (path, mut file) = self.lease.new_file()?;
-        io::copy(&mut plain, &mut file).map_err(Cause::io("read", name))?;
+        let mut plain = self.store.watched(plain.take(most.saturating_add(1)));
+        let copied = io::copy(&mut plain, &mut file).map_err(Cause::io("read", name))?;
+        not_more(copied, most)?;
         Ok(path)
     }
 
     fn layout(&self, layout: &Layout) -> Result<Vec<LoadedImage>, Cause> {
         let mut loaded: Vec<LoadedImage> = Vec::new();
+        let mut seen = BTreeSet::new();
         for entry in &layout.index().manifests {
-            self.image(layout, entry, NESTING)?;
+            self.image(layout, entry, MAX_DEPTH, &mut seen)?;
             let name = NAMES.iter().find_map(|key| {
                 let name = entry.annotations.get(*key)?;
                 // A tag alone names nothing here.
@@ -158,22 +187,37 @@ impl Loader<'_> {
         Ok(loaded)
     }
 
-    /// Takes a manifest or index and all that it names.
-    fn image(&self, blobs: &dyn BlobSource, top: &Descriptor, nesting: u32) -> Result<(), Cause> {
+    /// Takes a manifest or index and all that it names, each once: indexes that name one another many times would else be
+    /// read a number of times that no clock outlives.
+    fn image(
+        &self,
+        blobs: &dyn BlobSource,
+        top: &Descriptor,
+        nesting: u32,
+        seen: &mut BTreeSet<Digest>,
+    ) -> Result<(), Cause> {
+        if !seen.insert(top.digest) {
+            return Ok(());
+        }
         let bytes = read_document(blobs, top).map_err(LayoutError::from)?;
         self.store.add_blob(self.lease, &bytes)?;
         if top.media_type.is_index() {
             let index = Index::parse(&bytes)?;
+            check_type(top, index.media_type.as_ref()).map_err(LayoutError::from)?;
             for child in &index.manifests {
                 if nesting == 0 {
-                    return Err(Cause::Task("the archive's indexes are nested too deep".to_owned()));
+                    return Err(LayoutError::from(BlobError::TooDeep { digest: top.digest }).into());
                 }
-                self.image(blobs, child, nesting - 1)?;
+                self.image(blobs, child, nesting - 1, seen)?;
             }
             return Ok(());
         }
         let manifest = Manifest::parse(&bytes)?;
-        let mut seen = BTreeSet::new();
+        check_type(top, manifest.media_type.as_ref()).map_err(LayoutError::from)?;
+        if is_image_config(&manifest.config.media_type) {
+            let bytes = read_document(blobs, &manifest.config).map_err(LayoutError::from)?;
+            check_layers(manifest.layers.len(), &ImageConfig::parse(&bytes)?)?;
+        }
         for blob in manifest.layers.iter().chain([&manifest.config]) {
             if seen.insert(blob.digest) {
                 self.blob(blobs, blob)?;
@@ -189,8 +233,13 @@ impl Loader<'_> {
         let name = blob.digest.to_string();
         let from = blobs.open(&blob.digest).map_err(Cause::io("read", &name))?;
         let mut writer = self.store.blob_writer(self.lease)?;
-        io::copy(&mut from.reader.take(blob.size.saturating_add(1)), &mut writer)
-            .map_err(Cause::io("copy", &name))?;
+        // One byte more than there are said to be, so that more of them are seen.
+        let part = from.reader.take(blob.size.saturating_add(1));
+        io::copy(&mut self.store.watched(part), &mut writer).map_err(Cause::io("copy", &name))?;
+        if writer.size_bytes() != blob.size {
+            let (digest, expected, found) = (blob.digest, blob.size, writer.size_bytes());
+            return Err(LayoutError::from(BlobError::Size { digest, expected, found }).into());
+        }
         writer.commit(Some(&blob.digest))?;
         Ok(())
     }
@@ -203,10 +252,7 @@ impl Loader<'_> {
     fn docker_image(&self, archive: &DockerArchive, image: &DockerImage) -> Result<LoadedImage, Cause> {
         let config = ImageConfig::parse(&image.config)?;
         let diff_ids = &config.rootfs.diff_ids;
-        if diff_ids.len() != image.layers.len() {
-            let what = format!("an image of {} layers and {} diff ids", image.layers.len(), diff_ids.len());
-            return Err(Cause::Task(format!("the archive has {what}")));
-        }
+        check_layers(image.layers.len(), &config)?;
         let mut layers = Vec::new();
         for (name, diff_id) in image.layers.iter().zip(diff_ids) {
             layers.push(self.docker_layer(archive, name, diff_id.digest())?);
@@ -225,12 +271,16 @@ impl Loader<'_> {
         diff_id: Digest,
     ) -> Result<Descriptor, Cause> {
         let mut writer = self.store.blob_writer(self.lease)?;
-        io::copy(&mut archive.layer(name)?, &mut writer).map_err(Cause::io("copy", name))?;
+        io::copy(&mut self.store.watched(archive.layer(name)?), &mut writer)
+            .map_err(Cause::io("copy", name))?;
         let blob = writer.commit(None)?;
         let file = File::open(&blob.path).map_err(Cause::io("open", &blob.path))?;
-        let (format, mut tar) = decompress(file).map_err(Cause::io("read", name))?;
+        let (format, tar) = decompress(file).map_err(Cause::io("read", name))?;
         let mut hasher = Hasher::new();
-        let size_bytes = io::copy(&mut tar, &mut hasher).map_err(Cause::io("read", name))?;
+        let most = self.limits.of_blob(blob.size_bytes).bytes;
+        let size_bytes = io::copy(&mut tar.take(most.saturating_add(1)), &mut hasher);
+        let size_bytes = size_bytes.map_err(Cause::io("read", name))?;
+        not_more(size_bytes, most)?;
         let actual = hasher.finish();
         if actual != diff_id {
             return Err(store::Error::DigestMismatch { expected: diff_id, actual, size_bytes }.into());

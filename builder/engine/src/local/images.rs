@@ -1,7 +1,7 @@
 //! `kiln images`, `inspect`, `history`, `tag`, `rmi`.
 
 use oci::{Descriptor, Digest, Epoch, ImageConfig, Index, Manifest, Platform, Reference};
-use store::{Collection, ImageRow, Lease, TagChange};
+use store::{Collection, ImageRow, Lease, TagChange, TaggedBy};
 
 use crate::{
     engine::Engine,
@@ -96,7 +96,8 @@ impl Engine {
         let lease = self.store.lease()?;
         let found = self.find(&lease, image)?;
         self.store.keep()?;
-        let change = self.store.tag(&lease, name, &found.descriptor, self.clock.now().epoch())?;
+        let change =
+            self.store.tag(&lease, name, &found.descriptor, self.clock.now().epoch(), TaggedBy::Tag)?;
         Ok(match change {
             TagChange::MovedFrom(other) => Some(other),
             TagChange::Same | TagChange::New => None,
@@ -109,7 +110,8 @@ impl Engine {
     /// There is no such image.
     pub fn remove_image(&self, name: &str) -> Result<Vec<String>, Error> {
         let lease = self.store.lease()?;
-        let found = self.find(&lease, name)?;
+        // Of its documents none is read: a damaged image can be removed, too.
+        let found = self.find_row(&lease, name)?;
         let digest = found.descriptor.digest;
         let reference = Reference::parse(name).ok().filter(|reference| found.names.contains(reference));
         let mut said = Vec::new();
@@ -131,30 +133,39 @@ impl Engine {
     }
 
     pub(crate) fn find(&self, lease: &Lease, name: &str) -> Result<FoundImage, Cause> {
+        self.read(lease, &self.find_row(lease, name)?)
+    }
+
+    fn find_row(&self, lease: &Lease, name: &str) -> Result<ImageRow, Cause> {
         let missing = || Cause::NoImage { name: name.to_owned(), place: "the local store".to_owned() };
         if let Ok(reference) = Reference::parse(name)
             && let Some(row) = self.store.image(lease, &reference)?
         {
-            return self.read(lease, &row);
+            return Ok(row);
         }
         match self.store.images_by_id_prefix(name)?.as_slice() {
-            [only] => self.read(lease, only),
+            [only] => Ok(only.clone()),
             _ => Err(missing()),
         }
     }
 
     fn read(&self, lease: &Lease, row: &ImageRow) -> Result<FoundImage, Cause> {
         let mut digest = row.descriptor.digest;
-        let mut bytes = self.store.blob_bytes(lease, &digest)?;
+        let image = digest;
+        let document = |digest: &Digest| {
+            let damaged = |why| store::Error::DamagedImage { image, why: Box::new(why) };
+            self.store.blob_bytes(lease, digest).map_err(damaged)
+        };
+        let mut bytes = document(&digest)?;
         if row.descriptor.media_type.is_index() {
             let index = Index::parse(&bytes)?;
             let first = index.select(&Platform::host()).or(index.manifests.first());
             let missing = || Cause::NoImage { name: digest.to_string(), place: "an empty index".to_owned() };
             digest = first.ok_or_else(missing)?.digest;
-            bytes = self.store.blob_bytes(lease, &digest)?;
+            bytes = document(&digest)?;
         }
         let manifest = Manifest::parse(&bytes)?;
-        let config = ImageConfig::parse(&self.store.blob_bytes(lease, &manifest.config.digest)?)?;
+        let config = ImageConfig::parse(&document(&manifest.config.digest)?)?;
         Ok(FoundImage {
             descriptor: row.descriptor.clone(),
             manifest_digest: digest,

@@ -2,22 +2,24 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
-use oci::{Descriptor, Digest, Platform, Reference};
+use image::layout::NamedImage;
+use oci::{Descriptor, Digest, Manifest, Platform, Reference};
+use store::TaggedBy;
+use tokio::task::JoinSet;
 
 use crate::{
     build::internal::Internal,
     cancel::Cancel,
     client::Client,
-    effect::Effects,
+    effect::{
+        Effects,
+        pull::{KnownImage, Place},
+    },
     engine::Engine,
     error::{Cause, Error},
     progress::SharedSink,
     push::{Sendable, Targets},
 };
-
-/// How many blobs of an image are fetched at once.
-const AT_ONCE: usize = 4;
 
 /// What is to be pulled.
 #[derive(Clone, Debug)]
@@ -26,6 +28,9 @@ pub struct PullRequest {
     pub name: Reference,
     /// For which platform.
     pub platform: Platform,
+    /// Whether its layers are unpacked while they come, for the builds and runs that follow. Else that is done when one of
+    /// them needs it.
+    pub unpack: bool,
 }
 
 /// What is to be pushed.
@@ -35,10 +40,12 @@ pub struct PushRequest {
     pub image: String,
     /// The names that it gets, each in its registry.
     pub names: Vec<Reference>,
+    /// The names that it gets in the Docker Engine of this machine.
+    pub docker: Vec<Reference>,
 }
 
 impl Engine {
-    /// Fetches an image with all its blobs and names it here. Its manifest.
+    /// Fetches an image with all its blobs, unpacked or not, and names it here. Its manifest.
     ///
     /// # Errors
     /// What the registry did; blobs that came are kept, and a second try goes on where this one stopped.
@@ -51,10 +58,7 @@ impl Engine {
     ) -> Result<Descriptor, Error> {
         let effects = Arc::new(self.effects(client, sink, false)?);
         let shown = Internal::start(&effects, &format!("pulling {}", request.name));
-        let pulled = tokio::select! {
-            pulled = effects.pull_image(request, shown.digest(), cancel) => pulled,
-            () = cancel.wait() => Err(Cause::Cancelled),
-        };
+        let pulled = effects.pull_image(request, shown.digest(), cancel).await;
         shown.end(pulled.as_ref().err());
         Ok(pulled?)
     }
@@ -76,8 +80,14 @@ impl Engine {
         let top = found.descriptor.clone();
         let pushed = effects.blocking(move |effects| {
             let image = Sendable::of(effects, &found.descriptor)?;
-            let targets = Targets { names: &request.names, by_digest: false };
-            effects.push(&image, &targets, &cancel)
+            let targets = Targets { names: &request.names, by_digest: false, insecure: false };
+            effects.push(&image, &targets, &cancel)?;
+            if request.docker.is_empty() {
+                return Ok(());
+            }
+            let at = effects.client.docker_engine(None).map_err(Box::new)?;
+            let named = NamedImage { descriptor: found.descriptor, names: request.docker };
+            effects.give_to_docker(&named, &at, &cancel)
         });
         pushed.await?;
         Ok(top)
@@ -101,31 +111,65 @@ impl Effects {
         vertex: Digest,
         cancel: &Cancel,
     ) -> Result<Descriptor, Cause> {
-        let resolved = self.registry.resolve(&request.name, &request.platform, None).await?;
+        let resolved = tokio::select! {
+            resolved = self.registry.resolve(&request.name, &request.platform, None) => resolved?,
+            () = cancel.wait() => return Err(Cause::Cancelled),
+        };
+        self.remember_answer(&request.name, &request.platform, &resolved, TaggedBy::Pull)?;
         self.store.add_blob(&self.lease, &resolved.manifest_bytes)?;
         self.store.add_blob(&self.lease, &resolved.config_bytes)?;
         let Reference { registry, repository, .. } = &request.name;
         self.store.add_repository(&self.lease, registry, repository, &resolved.manifest.config.digest)?;
-        let fetch = |layer: &Descriptor| {
-            let (effects, name, layer, cancel) =
-                (self.clone(), request.name.clone(), layer.clone(), cancel.clone());
-            async move { effects.download(&name, &layer, vertex, &cancel).await.map(drop) }
-        };
-        let once: BTreeMap<Digest, &Descriptor> =
-            resolved.manifest.layers.iter().map(|layer| (layer.digest, layer)).collect();
-        stream::iter(once.into_values().map(fetch))
-            .buffer_unordered(AT_ONCE)
-            .try_for_each(|()| async { Ok(()) })
-            .await?;
+        if request.unpack {
+            let image = Arc::new(KnownImage {
+                manifest: resolved.manifest.clone(),
+                config: Arc::new(resolved.config),
+                place: Place::Registry(request.name.clone()),
+            });
+            self.layers_of(&image, vertex, cancel).await?;
+        } else {
+            self.blobs_of(&request.name, &resolved.manifest, vertex, cancel).await?;
+        }
         let (name, top) = (request.name.clone(), resolved.descriptor.clone());
         let named = self.clone().blocking(move |effects| {
             effects.store.keep()?;
             let name =
                 Reference { tag: name.tag.clone().or(Some("latest".to_owned())), digest: None, ..name };
-            effects.store.tag(&effects.lease, &name, &top, effects.clock.now().epoch())?;
+            let now = effects.clock.now().epoch();
+            effects.store.tag(&effects.lease, &name, &top, now, TaggedBy::Pull)?;
             Ok(())
         });
         named.await?;
         Ok(resolved.descriptor)
+    }
+
+    /// The layers of an image as blobs of the state folder.
+    async fn blobs_of(
+        self: &Arc<Self>,
+        name: &Reference,
+        manifest: &Manifest,
+        vertex: Digest,
+        cancel: &Cancel,
+    ) -> Result<(), Cause> {
+        let once: BTreeMap<Digest, &Descriptor> =
+            manifest.layers.iter().map(|layer| (layer.digest, layer)).collect();
+        let over = Cancel::new();
+        let stop = over.clone();
+        let _stopped = cancel.on_set(move || stop.set());
+        let mut coming = JoinSet::new();
+        for layer in once.into_values() {
+            let (effects, name, layer, over) = (self.clone(), name.clone(), layer.clone(), over.clone());
+            coming.spawn(async move { effects.download(&name, &layer, vertex, &over).await.map(drop) });
+        }
+        let mut came = Ok(());
+        while let Some(next) = coming.join_next().await {
+            let next = next.unwrap_or_else(|error| Err(Cause::Task(error.to_string())));
+            if next.is_err() {
+                // What failed first makes the others stop.
+                over.set();
+                came = came.and(next);
+            }
+        }
+        came
     }
 }

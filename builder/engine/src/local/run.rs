@@ -22,6 +22,7 @@ use crate::{
     },
     engine::Engine,
     error::{Cause, Error},
+    local::container_image,
     progress::Silent,
     result::VertexResult,
 };
@@ -116,6 +117,7 @@ impl Engine {
     pub async fn start(&self, request: RunRequest, client: Arc<dyn Client>) -> Result<Container, Error> {
         let effects = Arc::new(self.effects(client, Arc::new(Silent), false)?);
         let image = self.find(&effects.lease, &request.image)?;
+        container_image(&request.image, "the local store", &image.manifest).map_err(Cause::from)?;
         let config = Arc::new(image.config);
         let known = KnownImage { manifest: image.manifest, config: config.clone(), place: Place::Store };
         effects.images.add(image.manifest_digest, known);

@@ -21,17 +21,24 @@ use crate::{
 /// How often progress is told.
 const TOLD_EVERY: Duration = Duration::from_millis(100);
 
-pub(super) struct BlobPush<'a> {
-    pub(super) effects: &'a Arc<Effects>,
-    pub(super) vertex: Digest,
-    pub(super) to: &'a Reference,
-    pub(super) blob: &'a Descriptor,
+pub(crate) struct BlobPush<'a> {
+    pub(crate) effects: &'a Arc<Effects>,
+    pub(crate) registry: &'a registry::Client,
+    pub(crate) vertex: Digest,
+    pub(crate) to: &'a Reference,
+    pub(crate) blob: &'a Descriptor,
+    /// A repository of the same registry that has it for certain.
+    pub(crate) mount_first: Option<&'a str>,
 }
 
 impl BlobPush<'_> {
-    pub(super) async fn run(&self, content: &dyn Content) -> Result<Moved, Cause> {
+    pub(crate) async fn run(&self, content: &dyn Content) -> Result<Moved, Cause> {
         let (effects, to, digest) = (self.effects, self.to, self.blob.digest);
-        let mount_from = effects.store.repositories_of(&to.registry, &digest)?;
+        let mut mount_from = effects.store.repositories_of(&to.registry, &digest)?;
+        if let Some(first) = self.mount_first {
+            mount_from.retain(|other| other != first);
+            mount_from.insert(0, first.to_owned());
+        }
         let moved = Arc::new(AtomicU64::new(0));
         let remembered = Remembered(effects);
         let options =
@@ -48,7 +55,7 @@ impl BlobPush<'_> {
             }));
         };
         tell(0, false);
-        let mut push = std::pin::pin!(effects.registry.push_blob(to, self.blob, content, &options));
+        let mut push = std::pin::pin!(self.registry.push_blob(to, self.blob, content, &options));
         let pushed = loop {
             match tokio::time::timeout(TOLD_EVERY, push.as_mut()).await {
                 Ok(pushed) => break pushed?,

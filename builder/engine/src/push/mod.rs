@@ -1,6 +1,7 @@
 //! Images on their way to registries: blobs first, several at once, then the documents that name them, and last the names.
 
-mod blobs;
+pub(crate) mod blobs;
+mod naming;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,10 +10,12 @@ use std::{
 
 use oci::{Descriptor, Digest, Index, Manifest, MediaType, Platform, Reference};
 use registry::FileContent;
+use store::TaggedBy;
 
 use crate::{build::internal::Internal, cancel::Cancel, effect::Effects, error::Cause};
 
 use self::blobs::BlobPush;
+pub(crate) use self::naming::Naming;
 
 /// How many blobs of a repository are sent at once.
 const AT_ONCE: usize = 4;
@@ -57,7 +60,10 @@ impl Sendable {
         bytes: Vec<u8>,
     ) -> Result<(), Cause> {
         let manifest = Manifest::parse(&bytes)?;
-        let blobs = manifest.layers.iter().chain([&manifest.config]);
+        // What a registry refuses to take is had from where its descriptor says.
+        let elsewhere =
+            |layer: &&Descriptor| layer.media_type.is_foreign() && layer.extra.contains_key("urls");
+        let blobs = manifest.layers.iter().filter(|layer| !elsewhere(layer)).chain([&manifest.config]);
         self.blobs.extend(blobs.filter(|blob| seen.insert(blob.digest)).cloned());
         self.documents.push((media_type, bytes));
         Ok(())
@@ -70,6 +76,8 @@ pub(crate) struct Targets<'a> {
     pub(crate) names: &'a [Reference],
     /// Whether the names' tags are left alone: the image is there by its digest only.
     pub(crate) by_digest: bool,
+    /// Whether the registries may speak plain HTTP, or have a certificate that nobody knows.
+    pub(crate) insecure: bool,
 }
 
 /// What was moved.
@@ -95,6 +103,10 @@ impl Effects {
         targets: &Targets<'_>,
         cancel: &Cancel,
     ) -> Result<(), Cause> {
+        let registry_client = match targets.insecure {
+            true => self.registry.insecure(targets.names.iter().map(|name| name.registry.as_str())),
+            false => self.registry.clone(),
+        };
         let mut repositories: BTreeMap<(&str, &str), Vec<&Reference>> = BTreeMap::new();
         for name in targets.names {
             repositories.entry((&name.registry, &name.repository)).or_default().push(name);
@@ -103,7 +115,7 @@ impl Effects {
             let shown = Internal::start(self, &format!("pushing to {registry}/{repository}"));
             let pushed = tokio::runtime::Handle::current().block_on(async {
                 tokio::select! {
-                    pushed = self.push_to(image, &names, targets.by_digest, &shown) => pushed,
+                    pushed = self.push_to(&registry_client, image, &names, targets.by_digest, &shown) => pushed,
                     () = cancel.wait() => Err(Cause::Cancelled),
                 }
             });
@@ -118,6 +130,7 @@ impl Effects {
 
     async fn push_to(
         self: &Arc<Self>,
+        registry: &registry::Client,
         image: &Sendable,
         names: &[&Reference],
         by_digest: bool,
@@ -129,9 +142,16 @@ impl Effects {
             let content = self.content_of_blob(blob);
             let (effects, to, blob) = (self.clone(), (*to).clone(), blob.clone());
             async move {
-                BlobPush { effects: &effects, vertex: shown.digest(), to: &to, blob: &blob }
-                    .run(&content?)
-                    .await
+                BlobPush {
+                    effects: &effects,
+                    registry,
+                    vertex: shown.digest(),
+                    to: &to,
+                    blob: &blob,
+                    mount_first: None,
+                }
+                .run(&content?)
+                .await
             }
         };
         let sent = stream::iter(image.blobs.iter().map(push)).buffer_unordered(AT_ONCE);
@@ -141,12 +161,18 @@ impl Effects {
             let by =
                 |name: &Reference| Reference { tag: None, digest: Some(Digest::of(bytes)), ..name.clone() };
             if at < last || by_digest {
-                self.registry.push_document(&by(to), media_type, bytes).await?;
+                registry.push_document(&by(to), media_type, bytes).await?;
                 continue;
             }
+            let naming = Naming { registry, store: &self.store, clock: &self.clock };
             for name in names {
+                if name.tag.is_none() {
+                    registry.push_document(&by(name), media_type, bytes).await?;
+                    continue;
+                }
                 let name = Reference { digest: None, ..(*name).clone() };
-                self.registry.push_document(&name, media_type, bytes).await?;
+                let before = naming.before(&name).await;
+                naming.give(&name, before, media_type, bytes, TaggedBy::Push).await?;
             }
         }
         Ok(moved)
@@ -160,7 +186,7 @@ impl Effects {
 }
 
 impl Moved {
-    fn and(self, other: Moved) -> Moved {
+    pub(crate) fn and(self, other: Moved) -> Moved {
         Moved {
             sent: self.sent + other.sent,
             sent_bytes: self.sent_bytes + other.sent_bytes,

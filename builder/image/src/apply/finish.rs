@@ -4,10 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tree::{Kind, Layer, LayerPath, Node};
 
-use super::{
-    ApplyError, WhiteoutNames,
-    unpack::{Placed, Unpack},
-};
+use super::{ApplyError, WhiteoutNames, unpack::Unpack};
 
 impl Unpack<'_> {
     /// Ends the layer: its manifest, and the folders in it that the archive only implied.
@@ -15,13 +12,14 @@ impl Unpack<'_> {
         self.place_opaque()?;
         self.place_whiteouts()?;
         // From the inside out: a folder's mode may close it to us.
-        for (path, placed) in self.nodes.iter().rev() {
-            if placed.node.is_directory() {
-                self.disk.set_folder(path, &placed.node)?;
+        for (path, node) in self.nodes.iter().rev() {
+            if node.is_directory() {
+                self.disk.set_folder(path, node)?;
             }
         }
-        let Unpack { nodes, mut implied, options, .. } = self;
-        let mut layer = manifest(nodes);
+        let Unpack { nodes, inodes, mut implied, options, .. } = self;
+        let mut layer = Layer { entries: nodes };
+        link_names(&mut layer, &inodes);
         match options.names {
             WhiteoutNames::Literal => implied.clear(),
             WhiteoutNames::Interpreted => {
@@ -36,11 +34,11 @@ impl Unpack<'_> {
         for folder in std::mem::take(&mut self.opaque) {
             let folder = self.folder(&folder, &folder)?;
             match self.nodes.get_mut(&folder) {
-                Some(placed) => placed.node.kind = Kind::Directory { opaque: true },
+                Some(node) => node.kind = Kind::Directory { opaque: true },
                 // Only the root is there without an entry.
                 None => {
                     self.implied.insert(folder.clone());
-                    self.place(folder, Node::new(Kind::Directory { opaque: true }, 0o755));
+                    self.nodes.insert(folder, Node::new(Kind::Directory { opaque: true }, 0o755));
                 }
             }
         }
@@ -51,20 +49,21 @@ impl Unpack<'_> {
     fn place_whiteouts(&mut self) -> Result<(), ApplyError> {
         // In path order, so that a whiteout is there before those below it.
         for gone in std::mem::take(&mut self.gone) {
-            let below_another = gone.ancestors().iter().any(|folder| {
-                self.nodes.get(folder).is_some_and(|placed| placed.node.kind == Kind::Whiteout)
-            });
+            let below_another = gone
+                .ancestors()
+                .iter()
+                .any(|folder| self.nodes.get(folder).is_some_and(|node| node.kind == Kind::Whiteout));
             if below_another {
                 continue;
             }
             let folder = self.folder(&gone, &gone.parent().unwrap_or_default())?;
             let path = folder.join(gone.name());
             match self.nodes.get_mut(&path) {
-                Some(Placed { node: Node { kind: Kind::Directory { opaque }, .. }, .. }) => *opaque = true,
+                Some(Node { kind: Kind::Directory { opaque }, .. }) => *opaque = true,
                 Some(_) => {}
                 None => {
                     self.disk.make_whiteout(&path)?;
-                    self.place(path, Node::whiteout());
+                    self.nodes.insert(path, Node::whiteout());
                 }
             }
         }
@@ -73,17 +72,15 @@ impl Unpack<'_> {
 }
 
 /// Makes the first of an inode's names, in path order, the one that the others are links to.
-fn manifest(nodes: BTreeMap<LayerPath, Placed>) -> Layer {
-    let mut first: BTreeMap<u64, LayerPath> = BTreeMap::new();
-    let mut layer = Layer::default();
-    for (path, Placed { mut node, inode }) in nodes {
-        if !node.is_directory() {
-            match first.get(&inode) {
-                Some(first) => node.hardlink = Some(first.clone()),
-                None => drop(first.insert(inode, path.clone())),
+fn link_names(layer: &mut Layer, inodes: &BTreeMap<LayerPath, u64>) {
+    let mut first: BTreeMap<u64, &LayerPath> = BTreeMap::new();
+    for (path, inode) in inodes {
+        match first.get(inode) {
+            Some(first) => {
+                let node = layer.entries.get_mut(path).expect("what is removed loses its number");
+                node.hardlink = Some((*first).clone());
             }
+            None => drop(first.insert(*inode, path)),
         }
-        layer.entries.insert(path, node);
     }
-    layer
 }

@@ -31,7 +31,7 @@ use tree::{BadPath, Layer, LayerPath, Node};
 
 use crate::{
     overlay::OverlayXattrs,
-    pipe::{ChunkReader, chunks, hash, split},
+    pipe::{ChunkReader, TooLong, chunks, hash, split},
     tar::{Reader, TarError},
 };
 use disk::Disk;
@@ -202,8 +202,20 @@ pub fn apply(tar: impl Read + Send, folder: &Path, options: &ApplyOptions) -> Re
         let digest = hashing.join().map_err(|_| ApplyError::Panicked)?;
         Ok::<_, ApplyError>((digest, size, unpacked))
     })?;
-    let (layer, implied) = unpacked?;
+    let (layer, implied) = unpacked.map_err(too_large)?;
     Ok(Applied { layer, diff_id: DiffId::of_tar(digest), diff_size_bytes: size, implied })
+}
+
+/// Names the limit that the reading thread met.
+fn too_large(error: ApplyError) -> ApplyError {
+    let source = match &error {
+        ApplyError::Tar(TarError::Io { source, .. }) | ApplyError::Trailer(source) => source,
+        _ => return error,
+    };
+    match source.get_ref().and_then(|source| source.downcast_ref::<TooLong>()) {
+        Some(too_long) => ApplyError::TooLarge { what: "bytes", limit: too_long.limit },
+        None => error,
+    }
 }
 
 fn unpack(

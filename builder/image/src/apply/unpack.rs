@@ -19,17 +19,13 @@ use crate::{
 /// How many symlinks a path may lead through, as in the kernel.
 const MAX_LINKS: u32 = 40;
 
-/// A path of the layer. Its folders are all [`Kind::Directory`].
-pub(super) struct Placed {
-    pub(super) node: Node,
-    /// Names of one inode have one number.
-    pub(super) inode: u64,
-}
-
 pub(super) struct Unpack<'a> {
     pub(super) disk: Disk,
     pub(super) options: &'a ApplyOptions,
-    pub(super) nodes: BTreeMap<LayerPath, Placed>,
+    /// What is at each path so far, and no name of an inode a link to another. Its folders are all [`Kind::Directory`].
+    pub(super) nodes: BTreeMap<LayerPath, Node>,
+    /// For names that are or were hard links, or what these name: those of one inode have one number.
+    pub(super) inodes: BTreeMap<LayerPath, u64>,
     /// Folders of `nodes` that no entry named.
     pub(super) implied: BTreeSet<LayerPath>,
     /// What `.wh.NAME` names, and whose folder `.wh..wh..opq` lies in. Not resolved yet: the layer may still change.
@@ -37,7 +33,6 @@ pub(super) struct Unpack<'a> {
     pub(super) opaque: BTreeSet<LayerPath>,
     entries: u64,
     bytes: u64,
-    inodes: u64,
     buffer: Vec<u8>,
 }
 
@@ -47,12 +42,12 @@ impl<'a> Unpack<'a> {
             disk,
             options,
             nodes: BTreeMap::new(),
+            inodes: BTreeMap::new(),
             implied: BTreeSet::new(),
             gone: BTreeSet::new(),
             opaque: BTreeSet::new(),
             entries: 0,
             bytes: 0,
-            inodes: 0,
             buffer: vec![0; 128 * 1024],
         }
     }
@@ -66,7 +61,7 @@ impl<'a> Unpack<'a> {
         let name = LayerPath::parse(&entry.path)?;
         if name.is_root() {
             let EntryKind::Directory = entry.kind else { return Err(ApplyError::Root) };
-            self.place(LayerPath::root(), node(Kind::Directory { opaque: false }, entry));
+            self.nodes.insert(LayerPath::root(), node(Kind::Directory { opaque: false }, entry));
             return Ok(());
         }
         let folder = self.folder(&name, &name.parent().unwrap_or_default())?;
@@ -136,9 +131,7 @@ impl<'a> Unpack<'a> {
 
     /// Where the folder that an entry names really is, made with all above it where it is missing.
     pub(super) fn folder(&mut self, entry: &LayerPath, folder: &LayerPath) -> Result<LayerPath, ApplyError> {
-        if let Some(Placed { node, .. }) = self.nodes.get(folder)
-            && node.is_directory()
-        {
+        if self.nodes.get(folder).is_some_and(Node::is_directory) {
             return Ok(folder.clone());
         }
         self.resolve(entry, folder, true)?.ok_or_else(|| unreachable!("a missing folder is made"))
@@ -165,7 +158,7 @@ impl<'a> Unpack<'a> {
                 _ => {}
             }
             let next = at.join(&part);
-            match self.nodes.get(&next).map(|placed| &placed.node.kind) {
+            match self.nodes.get(&next).map(|node| &node.kind) {
                 Some(Kind::Directory { .. }) => at = next,
                 Some(Kind::Symlink { target }) => {
                     links += 1;
@@ -182,7 +175,7 @@ impl<'a> Unpack<'a> {
                 None if make => {
                     self.disk.make_folder(&next)?;
                     self.implied.insert(next.clone());
-                    self.place(next.clone(), Node::directory(0o755));
+                    self.nodes.insert(next.clone(), Node::directory(0o755));
                     at = next;
                 }
                 None => return Ok(None),
@@ -192,15 +185,11 @@ impl<'a> Unpack<'a> {
         Ok(Some(at))
     }
 
-    pub(super) fn place(&mut self, path: LayerPath, node: Node) {
-        self.inodes += 1;
-        self.nodes.insert(path, Placed { node, inode: self.inodes });
-    }
-
     /// Removes what an earlier entry made at `path`, with all below it.
     fn make_room(&mut self, path: &LayerPath) -> Result<(), ApplyError> {
         let Some(old) = self.nodes.get(path) else { return Ok(()) };
-        if !old.node.is_directory() {
+        if !old.is_directory() {
+            self.inodes.remove(path);
             self.disk.remove(path, false)?;
         } else {
             // In the order of bytes `a-b` stands between `a` and `a/b`.
@@ -210,7 +199,8 @@ impl<'a> Unpack<'a> {
             for below in gone.iter().rev() {
                 let removed = self.nodes.remove(below).expect("it was just listed");
                 self.implied.remove(below);
-                self.disk.remove(below, removed.node.is_directory())?;
+                self.inodes.remove(below);
+                self.disk.remove(below, removed.is_directory())?;
             }
         }
         self.nodes.remove(path);
@@ -218,13 +208,13 @@ impl<'a> Unpack<'a> {
     }
 
     fn directory(&mut self, path: LayerPath, entry: Entry) -> Result<(), ApplyError> {
-        let stays = self.nodes.get(&path).is_some_and(|old| old.node.is_directory());
+        let stays = self.nodes.get(&path).is_some_and(Node::is_directory);
         if !stays {
             self.make_room(&path)?;
             self.disk.make_folder(&path)?;
         }
         self.implied.remove(&path);
-        self.place(path, node(Kind::Directory { opaque: false }, entry));
+        self.nodes.insert(path, node(Kind::Directory { opaque: false }, entry));
         Ok(())
     }
 
@@ -254,7 +244,7 @@ impl<'a> Unpack<'a> {
             file.end(size)?;
             Ok(node(Kind::File { size, content: hasher.finish() }, entry))
         })?;
-        self.place(path, node);
+        self.nodes.insert(path, node);
         Ok(())
     }
 
@@ -274,7 +264,7 @@ impl<'a> Unpack<'a> {
             node.mode = 0o777;
         }
         self.disk.make_other(&path, &node)?;
-        self.place(path, node);
+        self.nodes.insert(path, node);
         Ok(())
     }
 
@@ -284,16 +274,19 @@ impl<'a> Unpack<'a> {
         let target = folder.filter(|_| !named.is_root()).map(|folder| folder.join(named.name()));
         let target = target.ok_or_else(|| bad("is not in the archive before it"))?;
         let found = self.nodes.get(&target).ok_or_else(|| bad("is not in the archive before it"))?;
-        if found.node.is_directory() {
+        if found.is_directory() {
             return Err(bad("is a folder"));
         }
         if target.below(&path).is_some() {
             return Err(bad("it would replace"));
         }
-        let (node, inode) = (found.node.clone(), found.inode);
+        let node = found.clone();
         self.make_room(&path)?;
         self.disk.link(&path, &target)?;
-        self.nodes.insert(path, Placed { node, inode });
+        // The link's own number within the archive is one that no other inode has.
+        let inode = *self.inodes.entry(target).or_insert(self.entries);
+        self.inodes.insert(path.clone(), inode);
+        self.nodes.insert(path, node);
         Ok(())
     }
 }

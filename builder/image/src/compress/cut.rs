@@ -5,13 +5,13 @@
 
 /// Bounds of a block's length in bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sizes {
+pub(crate) struct Sizes {
     /// A block is at least this long, but for the last. At least 64.
-    pub(super) least: usize,
+    pub(crate) least: usize,
     /// And at most this long.
-    pub(super) most: usize,
+    pub(crate) most: usize,
     /// Past `least`, a cut is found after 2 to this power bytes on average.
-    pub(super) bits: u32,
+    pub(crate) bits: u32,
 }
 
 /// What the hash sees: as many bytes as it has bits.
@@ -34,20 +34,20 @@ const GEAR: [u64; 256] = {
 };
 
 /// Finds the cuts of a stream that comes in pieces.
-pub(super) struct Cutter {
+pub(crate) struct Cutter {
     sizes: Sizes,
     length: usize,
     hash: u64,
 }
 
 impl Cutter {
-    pub(super) fn new(sizes: Sizes) -> Cutter {
+    pub(crate) fn new(sizes: Sizes) -> Cutter {
         Cutter { sizes, length: 0, hash: 0 }
     }
 
     /// How many of the next `bytes` belong to the current block, and whether it ends there. Where it does not, they all
     /// do.
-    pub(super) fn advance(&mut self, bytes: &[u8]) -> (usize, bool) {
+    pub(crate) fn advance(&mut self, bytes: &[u8]) -> (usize, bool) {
         let Sizes { least, most, bits } = self.sizes;
         let unseen = (least - WINDOW).saturating_sub(self.length).min(bytes.len());
         let mask = u64::MAX << (64 - bits);

@@ -12,6 +12,8 @@
 //!
 //! One gzip member, as some readers stop at the end of the first. A window of zstd never exceeds 8 MiB, which is what
 //! every decoder must take.
+//!
+//! The two codecs with an index, estargz and zstd:chunked, are cut at files instead: see [`crate::seekable`].
 
 mod block;
 mod cut;
@@ -22,10 +24,13 @@ use std::fmt;
 use oci::media_type::Compression;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use block::gzip_member;
+pub(crate) use cut::{Cutter, Sizes};
 pub use writer::CompressWriter;
+pub(crate) use writer::wait;
 
 /// Raised with every change of what the tar writer or an encoder makes of the same input: of their code, of the pinned
-/// versions of `zlib-rs` and `zstd`, of the sizes of blocks. Golden digests in the tests notice such a change.
+/// versions of `zlib-rs` and `zstd`, of the sizes of blocks. `tests/vectors.txt` notices such a change.
 pub const ENCODER_VERSION: u32 = 1;
 
 /// How a layer is compressed. Part of the name of a blob beside its diff id, epoch and [`ENCODER_VERSION`].
@@ -44,14 +49,27 @@ pub enum Codec {
         /// 1 to 22.
         level: u32,
     },
+    /// gzip with a member for each file, and an index of them.
+    EStargz {
+        /// As of gzip.
+        level: u32,
+    },
+    /// zstd with a frame for each file, and an index of them.
+    #[serde(rename = "zstd:chunked")]
+    ZstdChunked {
+        /// As of zstd.
+        level: u32,
+    },
 }
 
 /// A level that a codec does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{codec} has no such level: {lowest} is the lowest, {highest} the highest")]
+#[error("{} has no level {level}: {lowest} is the lowest, {highest} the highest", codec.name())]
 pub struct BadLevel {
     /// What was asked for.
     pub codec: Codec,
+    /// At which level.
+    pub level: u32,
     /// The lowest there is.
     pub lowest: u32,
     /// The highest there is.
@@ -65,12 +83,29 @@ impl Codec {
     /// zstd at its own default.
     pub const ZSTD: Codec = Codec::Zstd { level: 3 };
 
+    /// estargz at gzip's level.
+    pub const ESTARGZ: Codec = Codec::EStargz { level: 6 };
+
+    /// zstd:chunked at zstd's level.
+    pub const ZSTD_CHUNKED: Codec = Codec::ZstdChunked { level: 3 };
+
     /// What a media type says of it.
     pub fn compression(self) -> Compression {
         match self {
             Codec::Uncompressed => Compression::Uncompressed,
-            Codec::Gzip { .. } => Compression::Gzip,
-            Codec::Zstd { .. } => Compression::Zstd,
+            Codec::Gzip { .. } | Codec::EStargz { .. } => Compression::Gzip,
+            Codec::Zstd { .. } | Codec::ZstdChunked { .. } => Compression::Zstd,
+        }
+    }
+
+    /// What users call it: the value of the key `compression`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Codec::Uncompressed => "uncompressed",
+            Codec::Gzip { .. } => "gzip",
+            Codec::Zstd { .. } => "zstd",
+            Codec::EStargz { .. } => "estargz",
+            Codec::ZstdChunked { .. } => "zstd:chunked",
         }
     }
 
@@ -81,21 +116,24 @@ impl Codec {
     pub fn check(self) -> Result<Codec, BadLevel> {
         let (level, lowest, highest) = match self {
             Codec::Uncompressed => return Ok(self),
-            Codec::Gzip { level } => (level, 0, 9),
-            Codec::Zstd { level } => (level, 1, 22),
+            Codec::Gzip { level } | Codec::EStargz { level } => (level, 0, 9),
+            Codec::Zstd { level } | Codec::ZstdChunked { level } => (level, 1, 22),
         };
         let valid = (lowest..=highest).contains(&level);
-        valid.then_some(self).ok_or(BadLevel { codec: self, lowest, highest })
+        valid.then_some(self).ok_or(BadLevel { codec: self, level, lowest, highest })
     }
 }
 
 impl fmt::Display for Codec {
-    /// `uncompressed`, `gzip-6`, `zstd-3`: stable, for keys and file names.
+    /// `uncompressed`, `gzip-6`, `zstd-3`, `estargz-6`, `zstd:chunked-3`: stable, for keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name();
         match self {
-            Codec::Uncompressed => f.write_str("uncompressed"),
-            Codec::Gzip { level } => write!(f, "gzip-{level}"),
-            Codec::Zstd { level } => write!(f, "zstd-{level}"),
+            Codec::Uncompressed => f.write_str(name),
+            Codec::Gzip { level }
+            | Codec::Zstd { level }
+            | Codec::EStargz { level }
+            | Codec::ZstdChunked { level } => write!(f, "{name}-{level}"),
         }
     }
 }

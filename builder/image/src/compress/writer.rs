@@ -6,12 +6,19 @@ use std::{
     sync::mpsc::{Receiver, TryRecvError, channel},
 };
 
-use super::{BadLevel, Codec, block::Compressed, cut::Cutter};
+use oci::media_type::Compression;
+
+use super::{
+    BadLevel, Codec,
+    block::{Compressed, DEFLATE_END, GZIP_HEADER},
+    cut::Cutter,
+};
 
 /// Compresses what is written to it and writes the blob to `out`. Blocks are compressed on the `rayon` pool that the
 /// caller is in; a few for each of its threads are held in memory.
 ///
-/// Dropped before [`CompressWriter::finish`], it leaves a truncated blob.
+/// A codec with an index gives the blob of the codec it is made of; its index comes with an archive
+/// ([`crate::encode`]). Dropped before [`CompressWriter::finish`], it leaves a truncated blob.
 pub struct CompressWriter<W> {
     out: W,
     codec: Codec,
@@ -23,9 +30,6 @@ pub struct CompressWriter<W> {
     crc: crc32fast::Hasher,
     plain_size: u64,
 }
-
-/// RFC 1952 § 2.3: deflate, no name, no time, system unknown.
-const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
 impl<W: Write> CompressWriter<W> {
     /// A blob that goes to `out`.
@@ -58,20 +62,20 @@ impl<W: Write> CompressWriter<W> {
         }
         match self.codec {
             Codec::Uncompressed => {}
-            Codec::Gzip { .. } => {
+            Codec::Gzip { .. } | Codec::EStargz { .. } => {
                 if self.plain_size == 0 {
                     self.out.write_all(&GZIP_HEADER)?;
                 }
-                // An empty last block with fixed codes, then CRC and length modulo 2³².
-                self.out.write_all(&[3, 0])?;
+                // CRC and length modulo 2³² follow.
+                self.out.write_all(&DEFLATE_END)?;
                 self.out.write_all(&self.crc.clone().finalize().to_le_bytes())?;
                 self.out.write_all(&(self.plain_size as u32).to_le_bytes())?;
             }
-            Codec::Zstd { .. } if self.plain_size == 0 => {
+            Codec::Zstd { .. } | Codec::ZstdChunked { .. } if self.plain_size == 0 => {
                 let empty = self.codec.block(b"");
                 self.out.write_all(&empty.bytes)?;
             }
-            Codec::Zstd { .. } => {}
+            Codec::Zstd { .. } | Codec::ZstdChunked { .. } => {}
         }
         self.out.flush()?;
         Ok(self.out)
@@ -79,7 +83,7 @@ impl<W: Write> CompressWriter<W> {
 
     /// Hands the gathered block to the pool.
     fn start(&mut self) -> io::Result<()> {
-        if self.plain_size == 0 && matches!(self.codec, Codec::Gzip { .. }) {
+        if self.plain_size == 0 && self.codec.compression() == Compression::Gzip {
             self.out.write_all(&GZIP_HEADER)?;
         }
         let block = std::mem::take(&mut self.block);
@@ -127,7 +131,7 @@ impl<W: Write> Write for CompressWriter<W> {
 
 /// Waits for a job without standing in the pool's way: one of its own threads works while it waits, or a pool whose
 /// threads all compress layers would wait for itself.
-fn wait<T>(result: &Receiver<T>) -> io::Result<T> {
+pub(crate) fn wait<T>(result: &Receiver<T>) -> io::Result<T> {
     let gone = || io::Error::other("a compression job ended without a result");
     if rayon::current_thread_index().is_none() {
         return result.recv().map_err(|_| gone());

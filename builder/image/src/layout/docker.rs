@@ -4,19 +4,19 @@
 //! `ID/layer.tar` and `CONFIG.json`, as it wrote before.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Read, Write},
     path::Path,
 };
 
-use oci::{BadDocument, Manifest, Reference};
+use oci::{BadDocument, Descriptor, Digest, Manifest, Reference};
 use serde::{Deserialize, Serialize};
 
 use super::{
     LayoutError, NamedImage,
     read::{Files, blob_path},
     repo_tag,
-    write::write_members,
+    write::{write_files, write_members},
 };
 use crate::blobs::{BlobError, BlobSource, read_document};
 
@@ -40,23 +40,45 @@ pub fn write_docker_archive(
     blobs: &dyn BlobSource,
     out: &mut dyn Write,
 ) -> Result<(), LayoutError> {
-    let saved = images.iter().map(|image| saved(image, blobs)).collect::<Result<Vec<_>, _>>()?;
+    let saved =
+        images.iter().map(|image| Ok(saved(image, blobs)?.0)).collect::<Result<Vec<_>, LayoutError>>()?;
     let manifest = serde_json::to_vec(&saved).map_err(|error| LayoutError::Write(error.into()))?;
     write_members(images, blobs, BTreeMap::from([("manifest.json", manifest)]), out)
 }
 
-fn saved(image: &NamedImage, blobs: &dyn BlobSource) -> Result<Saved, LayoutError> {
+/// Writes what `docker load` needs of one image to an engine that has some of its layers: of the layers, only the blobs that
+/// are `lacked`. No other reader takes it.
+///
+/// # Errors
+/// [`LayoutError`]; `out` then holds a partial archive.
+pub fn write_docker_rest(
+    image: &NamedImage,
+    lacked: &BTreeSet<Digest>,
+    blobs: &dyn BlobSource,
+    out: &mut dyn Write,
+) -> Result<(), LayoutError> {
+    let (saved, manifest) = saved(image, blobs)?;
+    let saved = serde_json::to_vec(&[saved]).map_err(|error| LayoutError::Write(error.into()))?;
+    let mut seen = BTreeSet::new();
+    let layers = manifest.layers.iter().filter(|layer| lacked.contains(&layer.digest));
+    let sent: Vec<Descriptor> =
+        layers.chain([&manifest.config]).filter(|blob| seen.insert(blob.digest)).cloned().collect();
+    write_files(&sent, blobs, BTreeMap::from([("manifest.json", saved)]), out)
+}
+
+fn saved(image: &NamedImage, blobs: &dyn BlobSource) -> Result<(Saved, Manifest), LayoutError> {
     let digest = image.descriptor.digest;
     if image.descriptor.media_type.is_index() {
         return Err(LayoutError::SeveralPlatforms { digest });
     }
     let manifest = read_document(blobs, &image.descriptor)?;
     let manifest = Manifest::parse(&manifest).map_err(|source| BlobError::Document { digest, source })?;
-    Ok(Saved {
+    let saved = Saved {
         config: blob_path(&manifest.config.digest),
         repo_tags: Some(image.names.iter().filter_map(repo_tag).collect()),
         layers: Some(manifest.layers.iter().map(|layer| blob_path(&layer.digest)).collect()),
-    })
+    };
+    Ok((saved, manifest))
 }
 
 /// An archive of Docker's, open for reading.

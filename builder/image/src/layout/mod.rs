@@ -13,7 +13,7 @@ use oci::{BadDocument, BadReference, Digest, Reference};
 
 use crate::{blobs::BlobError, tar::TarError};
 
-pub use docker::{DockerArchive, DockerImage, write_docker_archive};
+pub use docker::{DockerArchive, DockerImage, write_docker_archive, write_docker_rest};
 pub use read::{Layout, Wanted};
 pub use write::{NamedImage, write_archive, write_folder};
 

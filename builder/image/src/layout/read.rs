@@ -21,6 +21,9 @@ use crate::{
     tar::{EntryKind, Reader, padding},
 };
 
+/// The most members of an archive: the blobs of a thousand images.
+const MAX_MEMBERS: u32 = 100_000;
+
 /// A layout, open for reading.
 pub struct Layout {
     files: Files,
@@ -240,13 +243,18 @@ impl Files {
 fn members(file: &mut File, path: &str, length: u64) -> Result<BTreeMap<LayerPath, (u64, u64)>, LayoutError> {
     let failed = |source| LayoutError::File { path: path.to_owned(), source };
     let (mut members, mut links) = (BTreeMap::new(), BTreeMap::new());
-    let mut at = 0;
+    let (mut at, mut count) = (0, 0);
     loop {
         file.seek(SeekFrom::Start(at)).map_err(failed)?;
         let mut reader = Reader::new(BufReader::new(&mut *file));
         let entry =
             reader.next_entry().map_err(|source| LayoutError::Archive { path: path.to_owned(), source })?;
         let Some(entry) = entry else { break };
+        count += 1;
+        if count > MAX_MEMBERS {
+            let why = format!("it has more than {MAX_MEMBERS} members");
+            return Err(LayoutError::NotALayout { path: path.to_owned(), why });
+        }
         let start = at + reader.position();
         let mut size = 0;
         if let EntryKind::File { size: stored } = entry.kind {

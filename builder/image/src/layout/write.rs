@@ -66,19 +66,29 @@ pub(super) fn write_members(
     further: BTreeMap<&str, Vec<u8>>,
     out: &mut dyn Write,
 ) -> Result<(), LayoutError> {
+    let roots: Vec<Descriptor> = images.iter().map(|image| image.descriptor.clone()).collect();
+    let index = Index::new(images.iter().flat_map(NamedImage::entries).collect()).bytes();
+    let mut documents = further;
+    documents.extend([("index.json", index), ("oci-layout", OCI_LAYOUT.to_vec())]);
+    write_files(&closure(blobs, &roots)?, blobs, documents, out)
+}
+
+/// Writes an archive of blobs, with files at its root behind them.
+pub(super) fn write_files(
+    sent: &[Descriptor],
+    blobs: &dyn BlobSource,
+    documents: BTreeMap<&str, Vec<u8>>,
+    out: &mut dyn Write,
+) -> Result<(), LayoutError> {
     let mut builder = Builder::new(out);
     for folder in ["blobs", "blobs/sha256"] {
         append(&mut builder, folder, EntryKind::Directory, &mut io::empty())?;
     }
-    let roots: Vec<Descriptor> = images.iter().map(|image| image.descriptor.clone()).collect();
-    for descriptor in closure(blobs, &roots)? {
-        let mut blob = open(blobs, &descriptor)?;
+    for descriptor in sent {
+        let mut blob = open(blobs, descriptor)?;
         let kind = EntryKind::File { size: descriptor.size };
         append(&mut builder, &blob_path(&descriptor.digest), kind, &mut blob)?;
     }
-    let index = Index::new(images.iter().flat_map(NamedImage::entries).collect()).bytes();
-    let mut documents = further;
-    documents.extend([("index.json", index), ("oci-layout", OCI_LAYOUT.to_vec())]);
     for (path, bytes) in documents {
         append(&mut builder, path, EntryKind::File { size: bytes.len() as u64 }, &mut &bytes[..])?;
     }

@@ -19,12 +19,14 @@ mod error;
 mod header;
 mod pax;
 mod read;
+mod scan;
 mod sparse;
 mod write;
 
 pub use entry::{Entry, EntryKind};
 pub use error::TarError;
 pub use read::{Chunk, Contents, Reader};
+pub(crate) use scan::{Member, Part, Scanner};
 pub use write::{AppendError, Builder, Unwritable, header};
 
 /// Everything in a tar is aligned to this many bytes.

@@ -134,7 +134,7 @@ pub(super) fn decimal(text: &[u8]) -> Option<u64> {
 }
 
 /// `[-]seconds[.fraction]`; digits past the ninth are dropped.
-fn time(text: &[u8]) -> Option<Mtime> {
+pub(super) fn time(text: &[u8]) -> Option<Mtime> {
     let (negative, text) = match text.strip_prefix(b"-") {
         Some(rest) => (true, rest),
         None => (false, text),

@@ -102,7 +102,11 @@ fn limits_hold() {
         Err(ApplyError::TooLarge { what: "entries", .. })
     ));
     let zeros = archive(&[(entry("a", EntryKind::File { size: 1 << 20 }), &[0; 1 << 20])]);
-    assert!(unpack(&zeros, &options(3, 1 << 19)).1.is_err());
+    let too_large = |applied| matches!(applied, Err(ApplyError::TooLarge { what: "bytes", .. }));
+    assert!(too_large(unpack(&zeros, &options(3, 1 << 19)).1));
+    // Behind the end marker stands no entry that could be counted.
+    let padded = [archive(&[]), vec![0; 1 << 20]].concat();
+    assert!(too_large(unpack(&padded, &options(3, 1 << 19)).1));
     // A hole costs the archive nothing, and the reader a pass of SHA-256.
     let hole = with_pax(
         &[

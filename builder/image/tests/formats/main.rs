@@ -8,4 +8,6 @@ mod golden;
 mod hostile;
 mod layouts;
 mod round_trip;
+mod seekable;
 mod unpacking;
+mod vectors;

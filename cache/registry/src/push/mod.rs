@@ -5,6 +5,7 @@
 //! takes no parts is given all of it at once.
 
 mod content;
+mod tag;
 mod upload;
 
 use std::sync::{Arc, atomic::AtomicU64};
@@ -17,6 +18,7 @@ pub use content::{Content, FileContent, Pieces};
 use crate::{
     Client,
     error::{Error, Fault, What},
+    referrers::is_listed,
     route::Route,
     session::{Place, Question},
     token::Access,
@@ -109,7 +111,7 @@ impl Client {
     }
 
     /// Puts a manifest or an index under the name of `to`: its tag, or its digest where it has one. All that it names
-    /// must be there.
+    /// must be there. One that refers to another is listed there, by the registry or under the tag of the other's digest.
     ///
     /// # Errors
     /// What the registry did, and [`Fault::Digest`] when it understood other bytes than those that were sent.
@@ -119,6 +121,19 @@ impl Client {
         media_type: &MediaType,
         bytes: &[u8],
     ) -> Result<(), Error> {
+        match self.put_document(to, media_type, bytes).await? {
+            true => Ok(()),
+            false => self.tell_referrers(to, bytes, media_type).await,
+        }
+    }
+
+    /// As [`Client::push_document`], and lists nothing. Whether the registry told that it did.
+    pub(crate) async fn put_document(
+        &self,
+        to: &Reference,
+        media_type: &MediaType,
+        bytes: &[u8],
+    ) -> Result<bool, Error> {
         let mut route = self.push_route(to, What::PushedImage)?;
         let digest = Digest::of(bytes);
         let path = match to.version() {
@@ -147,7 +162,8 @@ impl Client {
                 Ok(response) => {
                     self.learn(&route);
                     let found = told_digest(response.headers());
-                    let Some(found) = found.filter(|found| *found != digest) else { return Ok(()) };
+                    let listed = is_listed(&response);
+                    let Some(found) = found.filter(|found| *found != digest) else { return Ok(listed) };
                     return Err(route.fail(Fault::Digest { wanted: digest, found }));
                 }
                 Err(fault) => route.after(fault).await?,

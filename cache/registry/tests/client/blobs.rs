@@ -1,13 +1,16 @@
 //! Blobs over connections that break, from servers that lie.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use crate::support::{Reply, Seen, Server, client};
-use oci::{Descriptor, Hasher, MediaType, Reference};
-use registry::{Client, Error, Fault};
+use oci::{Descriptor, Digest, MediaType, Reference};
+use registry::{Anonymous, Client, Error, Fault, Proxies, Secret, Settings};
 
 fn reference(server: &Server) -> Reference {
     format!("{}/app:1", server.host).parse().expect("a reference")
@@ -108,9 +111,7 @@ async fn an_earlier_part_is_kept() {
     let wanted = descriptor(&all);
     let served = all.clone();
     let server = Server::start(move |seen| ranged(seen, &served)).await;
-    let mut hasher = Hasher::new();
-    hasher.update(&all[..2000]);
-    let mut blob = client("").blob(&reference(&server), &wanted).expect("a route").behind(hasher, 2000);
+    let mut blob = client("").blob(&reference(&server), &wanted).expect("a route").behind(2000);
     let mut rest = Vec::new();
     while let Some(bytes) = blob.chunk().await.expect("it comes") {
         rest.extend_from_slice(&bytes);
@@ -119,6 +120,33 @@ async fn an_earlier_part_is_kept() {
     assert_eq!(blob.received(), 5000);
     assert!(blob.chunk().await.expect("still at its end").is_none());
     assert_eq!(from(&server.seen()[0]), Some(2000));
+    // The caller compares the digest, and this words what it found.
+    let error = blob.wrong(Digest::of(b"other"));
+    assert_eq!(error.code(), "registry-wrong-bytes");
+    assert!(error.to_string().contains(&wanted.digest.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_gives_no_part_is_asked_for_all() {
+    let all = bytes(5000);
+    let wanted = descriptor(&all);
+    for refused in
+        [Reply::new(416, ""), Reply::new(206, &all[3000..]).with("Content-Range", "bytes 3000-4999/5000")]
+    {
+        let served = all.clone();
+        let server = Server::start(move |seen| match from(seen) {
+            Some(_) => refused.clone(),
+            None => Reply::new(200, &served[..]),
+        })
+        .await;
+        let mut blob = client("").blob(&reference(&server), &wanted).expect("a route").behind(2000);
+        let mut rest = Vec::new();
+        while let Some(bytes) = blob.chunk().await.expect("it comes") {
+            rest.extend_from_slice(&bytes);
+        }
+        assert_eq!(rest, all[2000..]);
+        assert_eq!(server.lines().len(), 2);
+    }
 }
 
 #[tokio::test]
@@ -223,6 +251,18 @@ async fn redirects_end_and_do_not_tell_signatures() {
             .await;
     let error = download(&client(""), &server, &descriptor(b"x")).await.expect_err("nobody there");
     assert!(!format!("{error} {error:?}").contains("secret"));
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_not_there_is_named_and_its_password_is_not() {
+    let https = Some(Secret::new("http://ada:hunter2@127.0.0.1:1"));
+    let proxies = Proxies { https, ..Proxies::default() };
+    let client = Client::new(Settings { proxies, ..Settings::default() }, Arc::new(Anonymous));
+    let reference: Reference = "registry.invalid/app".parse().expect("a reference");
+    let error = client.head(&reference).await.expect_err("nobody there");
+    assert!(error.to_string().contains("through the proxy 127.0.0.1:1: "), "{error}");
+    assert!(error.help().expect("some").contains("`registry.invalid` in NO_PROXY"));
+    assert!(!format!("{error} {error:?}").contains("hunter2"));
 }
 
 #[tokio::test]

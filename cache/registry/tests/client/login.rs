@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use bytes::Bytes;
+
 use crate::support::{Content, Reply, Seen, Server, amd64, client, client_as, image};
 use oci::{Descriptor, MediaType, Reference};
 use registry::{Credentials, CredentialsError, DockerConfig, Fault, Login, Secret};
@@ -251,4 +253,51 @@ async fn a_token_server_that_gives_none_is_named() {
         assert_eq!(error.code(), "registry-token");
         assert!(error.to_string().contains(why) && error.to_string().contains(&auth.host), "{error}");
     }
+}
+
+#[tokio::test]
+async fn an_identity_token_is_shown_to_a_server_that_only_knows_get() {
+    let image = image("linux/amd64");
+    for status in [404, 405] {
+        let auth = Server::start(move |seen| match (seen.method.as_str(), seen.header("authorization")) {
+            ("POST", _) => Reply::new(status, ""),
+            // `:refresh`
+            (_, Some("Basic OnJlZnJlc2g=")) => Reply::new(200, r#"{"token":"of-ada"}"#),
+            _ => Reply::new(401, ""),
+        })
+        .await;
+        let server = registry(&auth, Content::default().with_image("1", &image), "Bearer of-ada").await;
+        let login = Arc::new(Fixed(Ok(Some(Login::Identity(Secret::new("refresh"))))));
+        client_as("", login).resolve(&reference(&server, "app:1"), &amd64(), None).await.expect("ada may");
+        assert!(auth.lines()[0].starts_with("POST") && auth.lines()[1].starts_with("GET"));
+        assert!(auth.lines().iter().all(|line| !line.contains("refresh")), "not in an address");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_ends_in_the_middle_of_an_upload_is_renewed() {
+    use crate::push::{bytes, descriptor, options, server};
+    let count = Arc::new(AtomicUsize::new(0));
+    let given = count.clone();
+    let auth = Server::start(move |_| {
+        Reply::new(200, format!(r#"{{"token":"number-{}"}}"#, given.fetch_add(1, Ordering::SeqCst)))
+    })
+    .await;
+    let challenge = format!("Bearer realm=\"http://{}/token\"", auth.host);
+    // Every fourth question meets the end of a token.
+    let (server, state) = server(Box::new(move |asked, seen| {
+        let newest = format!("Bearer number-{}", count.load(Ordering::SeqCst).saturating_sub(1));
+        let good = seen.header("authorization") == Some(newest.as_str()) && asked % 4 != 0;
+        (!good).then(|| Reply::new(401, "").with("WWW-Authenticate", challenge.clone()))
+    }))
+    .await;
+    let all = bytes(5 << 20);
+    let blob = descriptor(&all);
+    let content = Bytes::from(all.clone());
+    client_as("", ada())
+        .push_blob(&reference(&server, "app:1"), &blob, &content, &options(&[], None))
+        .await
+        .expect("it arrives");
+    assert_eq!(state.lock().expect("no panic").blobs.values().next(), Some(&all));
+    assert!(auth.lines().len() > 2, "{:?}", auth.lines());
 }

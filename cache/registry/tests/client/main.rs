@@ -2,11 +2,15 @@
 //! is installed.
 
 mod blobs;
+mod copy;
 mod docker_registry;
 mod list;
 mod login;
+mod mirrors;
 mod process;
 mod push;
 mod push_breaks;
+mod referrers;
 mod resolve;
 mod support;
+mod tag;

@@ -7,9 +7,9 @@ use std::{
     path::Path,
 };
 
-use store::{CacheMount, CacheMountSpec, Collection, Lease, Sharing, Store};
+use store::{CacheMount, CacheMountSpec, Lease, Sharing, Store};
 
-use crate::fixture::open;
+use crate::fixture::{open, taking};
 
 fn spec(id: &str, sharing: Sharing) -> CacheMountSpec {
     CacheMountSpec { id: id.to_owned(), sharing, mode: 0o755, owner: None }
@@ -121,7 +121,7 @@ fn a_mount_in_use_is_not_removed() {
     let held = take(&store, &lease, &shared);
     let path = held.as_ref().expect("free").path().to_owned();
     assert!(path.starts_with(folder.path().join("mounts")), "an id is no path");
-    let all = Collection { cache_mounts: true, ..Collection::default() };
+    let all = taking("type==exec.cachemount");
     assert_eq!(store.collect(&all).expect("collected").cache_mounts, 0);
     assert!(path.exists());
     drop(held);

@@ -3,9 +3,9 @@
 use std::{fs, path::Path};
 
 use oci::{BlobDigest, DiffId, Digest, Epoch, MediaType, Reference, media_type::Compression};
-use store::{Codec, Collection, LayerBlob, LockName, Origin, Store};
+use store::{Codec, Collection, LayerBlob, LockName, Origin, Store, TaggedBy};
 
-use crate::fixture::{add_image, add_layer, count, manifest, open, record};
+use crate::fixture::{add_image, add_layer, count, manifest, open, record, taking, taking_all};
 
 fn everything(store: &Store) -> [usize; 5] {
     ["blobs/sha256", "trees", "layers", "tmp", "leases"].map(|folder| count(store, folder))
@@ -26,8 +26,7 @@ fn what_nothing_names_goes() {
     let freed = store.collect(&Collection::default()).expect("collected");
     assert_eq!((freed.contents, freed.records), (3, 0), "a blob, a tree manifest, a folder");
     assert_eq!(everything(&store), [0, 1, 1, 0, 0]);
-    let all = Collection { records_unused_since: Some(Epoch(u64::MAX)), ..Collection::default() };
-    let freed = store.collect(&all).expect("collected");
+    let freed = store.collect(&taking_all()).expect("collected");
     assert_eq!((freed.contents, freed.records), (2, 1));
     assert_eq!(everything(&store), [0; 5]);
 }
@@ -47,17 +46,18 @@ fn an_image_holds_on_to_its_blobs_and_their_layers() {
             size_bytes: blob.size_bytes,
             diff_size_bytes: 3,
             media_type: MediaType::layer(Compression::Gzip),
+            annotations: Default::default(),
         };
         store.add_layer_blob(&lease, &layer, &Codec(codec.to_owned()), &form).expect("added");
     }
     store.keep().expect("kept");
     let name = Reference::parse("app").expect("a name");
-    store.tag(&lease, &name, &image, Epoch(1)).expect("tagged");
+    store.tag(&lease, &name, &image, Epoch(1), TaggedBy::Build).expect("tagged");
     let layers = store.layers_of_image(&lease, &image.digest).expect("read");
     assert_eq!(layers[0].layer, Some(layer));
     drop(lease);
 
-    let untagged = Collection { untagged_images: true, ..Collection::default() };
+    let untagged = taking("type==image");
     assert_eq!(store.collect(&untagged).expect("collected").contents, 0);
     store.untag(&name).expect("untagged");
     assert_eq!(store.collect(&Collection::default()).expect("collected").contents, 0, "listed by its digest");
@@ -79,7 +79,7 @@ fn a_removed_image_stays_whole_for_a_build_that_uses_it() {
     let image = add_image(&store, &lease, "a", b"layer");
     store.keep().expect("kept");
     let name = Reference::parse("app").expect("a name");
-    store.tag(&lease, &name, &image, Epoch(1)).expect("tagged");
+    store.tag(&lease, &name, &image, Epoch(1), TaggedBy::Build).expect("tagged");
     drop(lease);
     let build = store.lease().expect("a lease");
     store.image(&build, &name).expect("asked").expect("listed");

@@ -89,11 +89,17 @@ fn an_interrupted_download_is_resumed() {
     drop(first);
     let mut second = partial(&store, &lease, &digest);
     assert_eq!((second.size_bytes(), second.digest()), (5, digest));
-    let mut here = String::new();
-    second.read().expect("opened").read_to_string(&mut here).expect("read");
-    assert_eq!(here, "hello");
+    let (mut whole, mut late) = (second.follow().expect("opened"), second.follow().expect("opened"));
+    let mut here = [0; 5];
+    whole.read_exact(&mut here).expect("it is here");
+    assert_eq!(&here, b"hello");
     second.write_all(b" world").expect("written");
     assert_eq!(second.commit().expect("committed").size_bytes, 11);
+    // The file has another name now, or is gone; who has it open reads on.
+    let mut rest = String::new();
+    whole.read_to_string(&mut rest).expect("read");
+    late.read_to_string(&mut rest).expect("read");
+    assert_eq!(rest, " worldhello world");
     let again = store.download(&lease, &digest, &mut no_wait).expect("asked");
     assert!(matches!(again, Some(Download::Here(blob)) if blob.digest == digest));
     assert_eq!(count(&store, "partial") + count(&store, "locks"), 0);
@@ -111,9 +117,11 @@ fn a_download_of_wrong_bytes_is_thrown_away() {
     let mut right = partial(&store, &lease, &digest);
     assert_eq!(right.size_bytes(), 0);
     right.write_all(b"hel").expect("written");
+    let mut follower = right.follow().expect("opened");
     right.restart().expect("restarted");
     right.write_all(b"hello").expect("written");
     right.commit().expect("committed");
+    assert!(follower.read(&mut [0; 8]).is_err(), "it would join the two");
 }
 
 #[test]
@@ -215,6 +223,7 @@ fn add_form(store: &Store, lease: &store::Lease, id: &LayerId, codec: &str, blob
         size_bytes: blob.size_bytes,
         diff_size_bytes: 7,
         media_type: MediaType::layer(Compression::Gzip),
+        annotations: [("made.with".to_owned(), codec.to_owned())].into(),
     };
     store.add_layer_blob(lease, id, &Codec(codec.to_owned()), &form).expect("added");
     form

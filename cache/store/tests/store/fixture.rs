@@ -12,7 +12,10 @@ use std::{
 };
 
 use oci::{Descriptor, Digest, Epoch, Manifest, MediaType};
-use store::{BootId, Clock, IdMap, Ingredient, Lease, Options, Origin, Record, ResultLayer, Store};
+use store::{
+    BootId, Clock, Collection, Filter, IdMap, Ingredient, Lease, Options, Origin, Record, ResultLayer, Rule,
+    Store,
+};
 use tree::{Kind, Layer, LayerId, LayerPath, Node};
 
 /// A clock that stands at what it was set to, in seconds.
@@ -39,7 +42,13 @@ pub const NOW: u64 = 4_000_000_000;
 
 pub fn options(root: &Path, boot: &str) -> Options {
     let clock = SetClock::new(NOW).clock();
-    Options { root: root.to_owned(), id_map: IdMap::Root, clock, boot: BootId::named(boot) }
+    Options {
+        root: root.to_owned(),
+        id_map: IdMap::Root,
+        clock,
+        boot: BootId::named(boot),
+        keep_free_bytes: 0,
+    }
 }
 
 pub fn open(root: &Path, boot: &str) -> Store {
@@ -98,6 +107,17 @@ pub fn add_image(store: &Store, lease: &Lease, name: &str, layer: &[u8]) -> Desc
     );
     store.add_blob(lease, &manifest.bytes()).expect("added");
     Descriptor::of(MediaType::manifest(), &manifest.bytes())
+}
+
+/// A collection that takes the entries that a filter means, with a policy's help.
+pub fn taking(filter: &str) -> Collection {
+    let filters = vec![Filter::parse(filter).expect("a filter")];
+    Collection { rules: vec![Rule { filters, ..Rule::default() }], ..Collection::default() }
+}
+
+/// A collection that takes all that may go.
+pub fn taking_all() -> Collection {
+    Collection { rules: vec![Rule { all: true, ..Rule::default() }], ..Collection::default() }
 }
 
 /// How many names a folder of the state folder has; none where it is not there.

@@ -1,7 +1,7 @@
 //! The local image store.
 
 use oci::{Descriptor, Digest, Epoch, Index, MediaType, Reference};
-use store::{Collection, Error, Lease, Store, TagChange};
+use store::{Collection, Error, Lease, Store, TagChange, TagPlace, TaggedBy};
 
 use crate::fixture::{add_image, count, open};
 
@@ -29,26 +29,32 @@ fn a_name_moves_from_image_to_image_and_its_history_stays() {
         (&b, 3, TagChange::MovedFrom(a.digest)),
         (&a, 4, TagChange::MovedFrom(b.digest)),
     ] {
-        assert_eq!(store.tag(&lease, &app, image, Epoch(at)).expect("tagged"), change);
+        assert_eq!(store.tag(&lease, &app, image, Epoch(at), TaggedBy::Build).expect("tagged"), change);
         assert_eq!(store.image(&lease, &app).expect("asked").expect("listed").descriptor, *image);
     }
-    store.tag(&lease, &name("zoo/app:2"), &a, Epoch(5)).expect("tagged");
+    store.tag(&lease, &name("zoo/app:2"), &a, Epoch(5), TaggedBy::Build).expect("tagged");
     let images = store.images().expect("listed");
     assert_eq!(images.iter().map(|image| image.added).collect::<Vec<_>>(), [Epoch(3), Epoch(1)]);
     assert_eq!(images[0].names, []);
     assert_eq!(images[1].names, [name("app"), name("zoo/app:2")]);
     let history = [(a.digest, Epoch(4)), (b.digest, Epoch(3)), (a.digest, Epoch(1))];
-    assert_eq!(store.tag_history(&app).expect("asked"), history);
+    assert_eq!(local_history(&store, &app), history);
 
     assert_eq!(store.untag(&app).expect("untagged"), Some(a.digest));
     assert_eq!(store.untag(&app).expect("untagged"), None);
     assert_eq!(store.image(&lease, &app).expect("asked"), None);
     let pinned = Reference { digest: Some(a.digest), ..app };
     assert!(store.image(&lease, &pinned).expect("asked").is_some(), "by its digest");
-    assert!(matches!(store.tag(&lease, &pinned, &a, Epoch(6)), Err(Error::NotATag(_))));
+    assert!(matches!(store.tag(&lease, &pinned, &a, Epoch(6), TaggedBy::Build), Err(Error::NotATag(_))));
     assert!(store.remove_image(&a.digest).expect("removed"));
     assert!(!store.remove_image(&a.digest).expect("removed"));
     assert_eq!(store.image(&lease, &name("zoo/app:2")).expect("asked"), None, "its names are gone too");
+    assert_eq!(local_history(&store, &name("app")), history, "what it was is still known");
+}
+
+fn local_history(store: &Store, of: &Reference) -> Vec<(Digest, Epoch)> {
+    let events = store.tag_history(of, TagPlace::Local).expect("asked");
+    events.into_iter().map(|event| (event.digest, event.at)).collect()
 }
 
 #[test]
@@ -76,14 +82,14 @@ fn an_image_is_listed_only_when_it_is_kept_and_is_one() {
     let store = open(folder.path(), "1");
     let lease = store.lease().expect("a lease");
     let image = add_image(&store, &lease, "a", b"layer");
-    let refused = store.tag(&lease, &name("app"), &image, Epoch(1));
+    let refused = store.tag(&lease, &name("app"), &image, Epoch(1), TaggedBy::Build);
     assert!(
         matches!(&refused, Err(Error::NotKept { manifest, .. }) if *manifest == image.digest),
         "{refused:?}"
     );
     assert!(store.images().expect("listed").is_empty(), "nothing was listed");
     store.keep().expect("kept");
-    store.tag(&lease, &name("app"), &image, Epoch(1)).expect("tagged");
+    store.tag(&lease, &name("app"), &image, Epoch(1), TaggedBy::Build).expect("tagged");
 
     let absent = Descriptor::of(MediaType::manifest(), b"absent");
     assert!(matches!(store.add_image(&lease, &absent, Epoch(1)), Err(Error::MissingBlob(_))));
@@ -108,7 +114,7 @@ fn an_index_holds_on_to_the_platforms_that_are_here() {
     store.add_blob(&lease, &index).expect("added");
     store.keep().expect("kept");
     let index = Descriptor::of(MediaType::index(), &index);
-    store.tag(&lease, &name("app"), &index, Epoch(1)).expect("tagged");
+    store.tag(&lease, &name("app"), &index, Epoch(1), TaggedBy::Build).expect("tagged");
     drop(lease);
     assert_eq!(store.collect(&Collection::default()).expect("collected").contents, 0);
     assert_eq!(count(&store, "blobs/sha256"), 4, "index, manifest, config, layer");

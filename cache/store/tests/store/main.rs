@@ -1,5 +1,6 @@
 //! Tests of the state folder, by area. Those of several processes are in `processes`.
 
+mod answers;
 mod cache_mounts;
 mod collect;
 mod contents;
@@ -10,3 +11,4 @@ mod open;
 mod processes;
 mod records;
 mod repositories;
+mod usage;

@@ -1,7 +1,7 @@
 //! What is remembered outside the database: digests of files, and memos.
 
 use oci::{Digest, Epoch};
-use store::{Collection, HashCache, StatKey, Store};
+use store::{Collection, HashCache, StatKey, Store, TaggedBy};
 
 use crate::fixture::{NOW, add_image, count, open, options};
 
@@ -62,13 +62,13 @@ fn a_memo_holds_until_a_name_moves() {
     let image = add_image(&store, &lease, "a", b"layer");
     let name = oci::Reference::parse("app").expect("a name");
     store.keep().expect("kept");
-    store.tag(&lease, &name, &image, Epoch(1)).expect("tagged");
+    store.tag(&lease, &name, &image, Epoch(1), TaggedBy::Build).expect("tagged");
     let (key, claim) = (Digest::of(b"key"), [(name.clone(), image.digest)]);
     assert_eq!(store.memo_get(&key).expect("asked"), None);
     assert!(store.memo_put(&lease, &key, &claim, b"answer\n\0").expect("put"));
     assert_eq!(store.memo_get(&key).expect("asked").as_deref(), Some(&b"answer\n\0"[..]));
 
-    store.tag(&lease, &name, &image, Epoch(2)).expect("the same again");
+    store.tag(&lease, &name, &image, Epoch(2), TaggedBy::Build).expect("the same again");
     assert!(store.memo_get(&key).expect("asked").is_some());
     assert_eq!(open(folder.path(), "2").memo_get(&key).expect("asked"), None, "another boot");
 

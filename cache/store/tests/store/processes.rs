@@ -14,9 +14,9 @@ use std::{
 };
 
 use oci::Digest;
-use store::{Collection, LockName, Store};
+use store::{Collection, LockName, Store, TaggedBy};
 
-use crate::fixture::{add_layer, count, open, record};
+use crate::fixture::{add_layer, count, open, record, taking_all};
 
 const ROOT: &str = "KILN_TEST_ROOT";
 const NAME: &str = "KILN_TEST_NAME";
@@ -145,11 +145,7 @@ mod child {
             let lease = store.lease().expect("a lease");
             add(&store, &lease, &format!("rubbish of {name} {n}"));
             drop(lease);
-            let all = Collection {
-                records_unused_since: Some(oci::Epoch(crate::fixture::NOW + 1)),
-                ..Collection::default()
-            };
-            store.collect(&all).expect("collected");
+            store.collect(&taking_all()).expect("collected");
             say("collected");
         }
     }
@@ -234,8 +230,7 @@ fn a_killed_writer_leaves_whole_things_and_what_it_left_is_swept() {
     store.collect(&Collection::default()).expect("collected");
     let folders = count(&store, "layers");
     assert_eq!(folders, count(&store, "trees"));
-    let all = Collection { records_unused_since: Some(oci::Epoch(u64::MAX)), ..Collection::default() };
-    assert_eq!(store.collect(&all).expect("collected").records as usize, folders);
+    assert_eq!(store.collect(&taking_all()).expect("collected").records as usize, folders);
     assert_eq!(count(&store, "layers") + count(&store, "trees") + count(&store, "blobs/sha256"), 0);
 }
 
@@ -301,7 +296,7 @@ fn a_lock_of_a_killed_process_is_free() {
 fn a_lock_is_held_by_one_at_a_time() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(folder.path(), "1");
-    let name = LockName::CacheMount("m".to_owned());
+    let name = LockName::Repository("m".to_owned());
     let (inside, most) = (std::sync::Mutex::new(0), std::sync::Mutex::new(BTreeSet::new()));
     thread::scope(|scope| {
         for _ in 0..8 {
@@ -350,7 +345,7 @@ fn a_killed_collector_loses_nothing_that_is_named() {
     let image = crate::fixture::add_image(&store, &lease, "image", b"layer");
     store.keep().expect("kept");
     let name = oci::Reference::parse("app").expect("a name");
-    store.tag(&lease, &name, &image, oci::Epoch(1)).expect("tagged");
+    store.tag(&lease, &name, &image, oci::Epoch(1), TaggedBy::Build).expect("tagged");
     drop(lease);
     for round in 0..12 {
         let mut child = Running::start("collects_for_ever", folder.path(), &round.to_string());
@@ -363,8 +358,7 @@ fn a_killed_collector_loses_nothing_that_is_named() {
             store.blob_bytes(&lease, blob).expect("whole");
         }
     }
-    let all = Collection { records_unused_since: Some(oci::Epoch(u64::MAX)), ..Collection::default() };
-    store.collect(&all).expect("collected");
+    store.collect(&taking_all()).expect("collected");
     let left = ["blobs/sha256", "layers", "trees", "tmp", "leases"].map(|folder| count(&store, folder));
     assert_eq!(left, [3, 0, 0, 0, 0], "the image, and nothing that the kills left");
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use oci::{Digest, Epoch};
 use proptest::{collection::vec, option, prelude::*};
-use store::{Collection, Error, Ingredient, Options, Record, ResultLayer, Store};
+use store::{Collection, Error, Ingredient, Options, Record, ResultLayer, Rule, Store};
 use tree::LayerId;
 
 use crate::fixture::{NOW, SetClock, add_layer, manifest, open, options, record};
@@ -146,11 +146,11 @@ fn a_stamp_of_use_is_renewed_once_a_day() {
         let lease = store.lease().expect("a lease");
         assert!(store.by_definition_key(&lease, &used.definition_key).expect("asked").is_some());
     }
-    let since = |time| Collection { records_unused_since: Some(Epoch(time)), ..Collection::default() };
-    assert_eq!(store.collect(&since(NOW)).expect("collected").records, 0);
-    assert_eq!(store.collect(&since(NOW + day + 5)).expect("collected").records, 1, "the unused one");
+    let idle_for = |keep_seconds| Collection::by(vec![Rule { keep_seconds, ..Rule::default() }]);
+    assert_eq!(store.collect(&idle_for(day + 6)).expect("collected").records, 0);
+    assert_eq!(store.collect(&idle_for(1)).expect("collected").records, 1, "the unused one");
     assert!(store.has_op(&used.op).expect("asked"));
-    assert_eq!(store.collect(&since(NOW + day + 6)).expect("collected").records, 1);
+    assert_eq!(store.collect(&idle_for(0)).expect("collected").records, 1);
 }
 
 fn digests() -> impl Strategy<Value = Digest> {

@@ -92,8 +92,11 @@ fn the_requests_faults_have_no_place() {
         assert_eq!(error.help().as_deref(), Some(help));
     }
     request.target = None;
-    request.build_args.insert("SOURCE_DATE_EPOCH".to_owned(), "yesterday".to_owned());
-    assert_eq!(refused(text, &request).code(), "invalid-source-date-epoch");
+    // No image can tell a year of five digits.
+    for value in ["yesterday", "253402300800"] {
+        request.build_args.insert("SOURCE_DATE_EPOCH".to_owned(), value.to_owned());
+        assert_eq!(refused(text, &request).code(), "invalid-source-date-epoch", "{value}");
+    }
     let mut file = dockerfile_parser::parse(text.as_bytes()).expect("the text can be read");
     file.stages.clear();
     let error =

@@ -12,7 +12,6 @@ pub fn check(others: &Others) -> Result<Vec<String>, Failure> {
         rm: _steps_leave_no_containers,
         force_rm: _neither_when_they_fail,
         compress,
-        load: _the_local_store_is_the_default,
         squash,
         cache_from,
         cache_to,
