@@ -80,7 +80,11 @@ stop() {
   pid=$(cat "$dir/run/pid")
   kill "$pid" 2>/dev/null || return 0
   for _ in $(seq 100); do
-    [ -e "/proc/$pid" ] || return 0
+    if [ ! -e "/proc/$pid" ]; then
+      # The network namespace of containers on the host's network, which dockerd leaves mounted.
+      umount "$dir/run/exec/netns/default" 2> /dev/null || true
+      return 0
+    fi
     sleep 0.1
   done
   echo "docker.sh: dockerd ($pid) does not end" >&2

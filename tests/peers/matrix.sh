@@ -20,7 +20,8 @@ has() { case " $peers " in *" $1 "*) return 0 ;; esac; return 1; }
 ! has podman || "$top/tests/packages.sh" podman runc conmon
 : "${KILN:?names the program}"
 kiln() { "$KILN" --root "$work/root" "$@"; }
-buildah() { command buildah --root "$work/buildah" --runroot "$work/buildah-run" "$@"; }
+# Without docker.sh's settings, which these two would read too.
+buildah() { env -u DOCKER_CONFIG -u DOCKER_HOST buildah --root "$work/buildah" --runroot "$work/buildah-run" "$@"; }
 podman() {
   env -u DOCKER_CONFIG -u DOCKER_HOST podman --root "$work/podman" --runroot "$work/podman-run" --cgroup-manager=cgroupfs --runtime runc "$@"
 }
@@ -33,11 +34,7 @@ printf 'version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory:
 docker-registry serve "$work/registry.yml" > "$work/registry.log" 2>&1 &
 server=$!
 ended() {
-  if has docker; then
-    bash "$here/docker.sh" stop "$work/docker" || true
-    # The daemon leaves it mounted.
-    umount "$work/docker/run/exec/netns/default" 2> /dev/null || true
-  fi
+  ! has docker || bash "$here/docker.sh" stop "$work/docker" || true
   ! has podman || podman rmi -af > /dev/null 2>&1 || true
   ! has buildah || buildah rm -a > /dev/null 2>&1 || true
   ! has buildah || buildah rmi -af > /dev/null 2>&1 || true

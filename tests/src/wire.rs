@@ -18,6 +18,9 @@ use std::{
 /// How long nobody may move a byte before a thread of the wire gives up.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// How long the other end has to read what came before a connection is reset.
+const LEISURE: Duration = Duration::from_millis(200);
+
 /// How long a waiting thread sleeps.
 const NAP: Duration = Duration::from_millis(5);
 
@@ -355,7 +358,11 @@ impl Shared {
             };
             if most == 0 {
                 return match fault {
-                    Some(What::Reset(_)) => Err(Trouble::Reset),
+                    Some(What::Reset(_)) => {
+                        // A reset throws away what the other end has not read yet.
+                        sleep(LEISURE);
+                        Err(Trouble::Reset)
+                    }
                     Some(What::Stall(_)) => Err(Trouble::Stall),
                     _ => Ok(Passed::Short),
                 };
