@@ -51,11 +51,6 @@ impl SourceFolder {
     pub fn watched(folder: &Path) -> io::Result<SourceFolder> {
         Ok(SourceFolder { root: open_root(folder)?, verify: true })
     }
-
-    /// As [`SourceFolder::watched`], for an open folder.
-    pub fn watched_at(root: OwnedFd) -> SourceFolder {
-        SourceFolder { root, verify: true }
-    }
 }
 
 fn open_root(folder: &Path) -> io::Result<OwnedFd> {
