@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use serde::Deserialize;
@@ -25,6 +25,21 @@ pub fn kiln() -> Command {
     let mut command = Command::new(program());
     quiet(&mut command);
     command
+}
+
+/// What a program wrote to standard error.
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Runs another program with words, which must succeed. What it wrote to standard output.
+///
+/// # Panics
+/// Where it failed.
+pub fn run(program: &str, words: &str) -> String {
+    let output = Command::new(program).args(words.split(' ')).output().expect(program);
+    assert!(output.status.success(), "{program} {words}: {}", said(&output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Takes away what changes what Kiln does or says.

@@ -6,14 +6,16 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::TcpStream,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    thread::{self, JoinHandle, sleep},
+    thread::sleep,
     time::Duration,
 };
+
+use crate::listener::Listener;
 
 /// How long nobody may move a byte before a thread of the wire gives up.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -26,9 +28,8 @@ const NAP: Duration = Duration::from_millis(5);
 
 /// A running wire; it ends when this value is dropped.
 pub struct Wire {
-    address: SocketAddr,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    listener: Listener,
 }
 
 /// What a request is about.
@@ -108,8 +109,6 @@ impl Wire {
     /// # Errors
     /// No port is free.
     pub fn to(target: &str) -> io::Result<Wire> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             target: target.to_owned(),
             fault: Mutex::new(None),
@@ -122,22 +121,13 @@ impl Wire {
             over: AtomicBool::new(false),
         });
         let passed = shared.clone();
-        let thread = thread::spawn(move || {
-            for client in listener.incoming() {
-                if passed.over.load(Ordering::SeqCst) {
-                    return;
-                }
-                let passed = passed.clone();
-                // Ends that go away are what this is for.
-                thread::spawn(move || client.and_then(|client| passed.pass(client)).unwrap_or_default());
-            }
-        });
-        Ok(Wire { address, shared, thread: Some(thread) })
+        let listener = Listener::start(move |client, _| passed.pass(client))?;
+        Ok(Wire { listener, shared })
     }
 
     /// `127.0.0.1:PORT`.
     pub fn address(&self) -> String {
-        self.address.to_string()
+        self.listener.address().to_string()
     }
 
     /// From now on this is wrong.
@@ -191,11 +181,6 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::SeqCst);
-        // Wakes the thread, which looks before it answers.
-        let _woken = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take() {
-            let _ended = thread.join();
-        }
     }
 }
 

@@ -22,7 +22,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("image", &["oci", "tree"]),
     ("sandbox", &[]),
     ("fetch", &["oci", "registry"]),
-    ("docker", &["oci"]),
+    ("docker", &["oci", "registry"]),
     (
         "engine",
         &[

@@ -3,12 +3,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use kiln_tests::machine;
-use kiln_tests::program::{kiln, program};
+use kiln_tests::program::{kiln, program, run, said};
 use kiln_tests::registry::Registry;
 use kiln_tests::wire::{Fault, On, What, Wire};
 use oci::{Descriptor, Digest, Index, Manifest, MediaType};
@@ -96,16 +96,6 @@ impl Place {
             "build -q --platform {platforms} -o type=registry,name={name},store=false PLACE/context"
         ))
     }
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn run(program: &str, words: &str) -> String {
-    let output = Command::new(program).args(words.split(' ')).output().expect(program);
-    assert!(output.status.success(), "{program} {words}: {}", said(&output));
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 fn raw(name: &str) -> String {

@@ -6,7 +6,11 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use kiln_tests::{machine, program::kiln, registry::Registry};
+use kiln_tests::{
+    machine,
+    program::{kiln, said},
+    registry::Registry,
+};
 use serde_json::Value;
 
 /// Whether a test cannot run here; says why.
@@ -74,10 +78,6 @@ impl Place {
         };
         lines.lines().map(entry).collect()
     }
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use kiln_tests::machine;
-use kiln_tests::program::kiln;
+use kiln_tests::program::{kiln, run, said};
 use kiln_tests::registry::Registry;
 
 /// `ada:hunter2`, bcrypt of cost 5.
@@ -63,16 +63,6 @@ impl Place {
         let base = machine::base_argument().expect("the test asked for it");
         self.done("root", &format!("build -q --build-context {base} {words} PLACE/context"))
     }
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn run(program: &str, words: &str) -> String {
-    let output = Command::new(program).args(words.split(' ')).output().expect(program);
-    assert!(output.status.success(), "{program} {words}: {}", said(&output));
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 fn digest_of(registry: &Registry, name: &str) -> String {

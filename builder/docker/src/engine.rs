@@ -11,6 +11,7 @@ use std::{
 use bytes::BytesMut;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use oci::{ChainId, DiffId, Reference};
+use registry::deepest;
 use reqwest::{Certificate, Client, Identity, Method, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
@@ -321,13 +322,4 @@ fn certified(builder: reqwest::ClientBuilder, tls: &Tls) -> Result<reqwest::Clie
 fn not_there(address: &str, error: &io::Error) -> Error {
     let forbidden = error.kind() == io::ErrorKind::PermissionDenied;
     Error::NotThere { address: address.to_owned(), why: error.to_string(), forbidden }
-}
-
-/// The innermost cause of an error.
-fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }

@@ -7,6 +7,8 @@ use std::sync::{
 
 use tokio::sync::Notify;
 
+use crate::error::Cause;
+
 /// Says that the build is to stop. Clones say the same.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<Shared>);
@@ -32,6 +34,17 @@ impl Cancel {
     /// Whether it is set.
     pub fn is_set(&self) -> bool {
         self.0.set.load(Ordering::SeqCst)
+    }
+
+    /// Does something, until it is set.
+    ///
+    /// # Errors
+    /// [`Cause::Cancelled`] when it was set first; and those of the work.
+    pub(crate) async fn unless<T>(&self, work: impl Future<Output = Result<T, Cause>>) -> Result<T, Cause> {
+        tokio::select! {
+            done = work => done,
+            () = self.wait() => Err(Cause::Cancelled),
+        }
     }
 
     /// Returns once it is set.

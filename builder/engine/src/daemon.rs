@@ -55,12 +55,8 @@ impl Effects {
         cancel: &Cancel,
     ) -> Result<(), Cause> {
         let shown = Internal::start(self, "importing to docker");
-        let given = tokio::runtime::Handle::current().block_on(async {
-            tokio::select! {
-                given = self.give(image, at, &shown) => given,
-                () = cancel.wait() => Err(Cause::Cancelled),
-            }
-        });
+        let giving = self.give(image, at, &shown);
+        let given = tokio::runtime::Handle::current().block_on(cancel.unless(giving));
         shown.end(given.as_ref().err());
         given
     }

@@ -81,4 +81,5 @@ pub use settings::{
     SettingsError,
 };
 pub use transfer::BadTransfer;
+pub use transport::deepest;
 pub use web::{WebAnswer, WebRequest};

@@ -140,7 +140,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 /// The innermost cause of an error: `Connection refused`, without the layers that only say that something
 /// failed.
-pub(crate) fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

@@ -6,7 +6,8 @@ use std::{env, fs, process::Child, time::Instant};
 use kiln_tests::{registry::Registry, wire::Wire};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::place::{Place, cannot, digest_there, said, wait};
+use crate::place::{Place, cannot, digest_there, wait};
+use kiln_tests::program::said;
 
 const LAYERS: usize = 10;
 

@@ -7,7 +7,8 @@ use kiln_tests::{
     wire::{Fault, On, What, Wire},
 };
 
-use crate::place::{Place, cannot, check_blobs, digest_there, said};
+use crate::place::{Place, cannot, check_blobs, digest_there};
+use kiln_tests::program::said;
 
 /// All requests of a kind.
 const EVER: u32 = u32::MAX;

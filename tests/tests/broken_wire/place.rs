@@ -8,7 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_tests::{machine, program::kiln, registry::Registry};
+use kiln_tests::{
+    machine,
+    program::{kiln, said},
+    registry::Registry,
+};
 use oci::{Digest, Hasher};
 
 /// Settings under which what fails does not take long.
@@ -154,10 +158,6 @@ fn digest_of(path: &Path) -> Digest {
 }
 
 /// What a run wrote to standard error.
-pub fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
 /// The digest that a name has in a registry, by skopeo, which also reads and checks all blobs of it.
 pub fn digest_there(registry: &Registry, name: &str) -> Option<String> {
     let address = format!("docker://{}/{name}", registry.address());

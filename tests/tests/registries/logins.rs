@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use kiln_tests::registry::Registry;
 use kiln_tests::token::{Rules, TokenServer};
 
-use crate::place::{HTPASSWD, PASSWORD, Place, cannot, said};
+use crate::place::{HTPASSWD, PASSWORD, Place, cannot};
+use kiln_tests::program::said;
 
 const IDENTITY: &str = "identity-of-ada";
 

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 
 use kiln_tests::machine;
-use kiln_tests::program::program;
+use kiln_tests::program::{program, said};
 
 /// The password of `ada`.
 pub const PASSWORD: &str = "hunter2";
@@ -155,10 +155,6 @@ impl Place {
             }
         }
     }
-}
-
-pub fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// A certificate authority, a certificate for 127.0.0.1 and one for a client, both signed by it.

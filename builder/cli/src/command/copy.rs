@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     arguments::{ArtifactFetch, Copy, Referrers},
-    failure::{Failure, turns_a_terminal},
+    failure::{Failure, printable},
     flags,
     machine::Machine,
     progress::{Shown, bytes},
@@ -55,9 +55,10 @@ pub async fn referrers(engine: &Engine, arguments: &Referrers) -> Result<(), Fai
     let widest = found.iter().filter_map(Descriptor::artifact_type).map(str::len).max().unwrap_or(0).max(13);
     let mut lines = vec![format!("{:<71} {:<widest$} SIZE", "DIGEST", "ARTIFACT TYPE")];
     for one in &found {
-        let kind = visible(one.artifact_type().unwrap_or("<none>"));
+        let kind = printable(one.artifact_type().unwrap_or("<none>"));
         lines.push(format!("{:<71} {kind:<widest$} {}", one.digest.to_string(), bytes(one.size)));
-        let annotation = |(key, value): (&String, &String)| format!("  {}: {}", visible(key), visible(value));
+        let annotation =
+            |(key, value): (&String, &String)| format!("  {}: {}", printable(key), printable(value));
         lines.extend(one.annotations.iter().map(annotation));
     }
     print(&lines)
@@ -113,9 +114,4 @@ fn registry_name(text: &str) -> &str {
 pub fn platforms(texts: &[String]) -> Result<Vec<Platform>, Failure> {
     let given = texts.iter().filter(|text| !text.is_empty());
     Ok(given.map(|text| flags::platform(text)).collect::<Result<_, _>>()?)
-}
-
-/// Text of a registry on a terminal: without control characters.
-pub fn visible(text: &str) -> String {
-    text.chars().filter(|c| !turns_a_terminal(*c)).collect()
 }

@@ -17,7 +17,6 @@ use rustix::{
 };
 
 use super::{
-    copy::unless,
     origin::{ImageSource, Origin},
     transfer::TransferError,
 };
@@ -69,7 +68,7 @@ impl Engine {
         let origin = Origin::find(self, &effects, source)?;
         let shown = Internal::start(&effects, &format!("fetching {}", origin.name));
         let fetch = Fetch { effects: &effects, origin: &origin, vertex: shown.digest(), folder };
-        let fetched = unless(cancel, fetch.run()).await;
+        let fetched = cancel.unless(fetch.run()).await;
         shown.end(fetched.as_ref().err());
         Ok(fetched?)
     }

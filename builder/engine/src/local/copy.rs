@@ -1,7 +1,7 @@
 //! `kiln copy`: images from registry to registry, through memory.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -23,11 +23,8 @@ use crate::{
     engine::Engine,
     error::{Cause, Error},
     progress::SharedSink,
-    push::{Moved, Naming, blobs::BlobPush},
+    push::{AT_ONCE, Moved, Naming, blobs::BlobPush, repositories},
 };
-
-/// How many blobs, and how many questions, are under way at once.
-const AT_ONCE: usize = 4;
 
 /// What follows a digest in the tags under which cosign keeps signatures, attestations and SBOMs.
 const COSIGN: [&str; 3] = ["sig", "att", "sbom"];
@@ -68,17 +65,6 @@ impl Engine {
     }
 }
 
-/// Does something until it is cancelled.
-pub(crate) async fn unless<T>(
-    cancel: &Cancel,
-    work: impl Future<Output = Result<T, Cause>>,
-) -> Result<T, Cause> {
-    tokio::select! {
-        done = work => done,
-        () = cancel.wait() => Err(Cause::Cancelled),
-    }
-}
-
 async fn copy(
     effects: &Arc<Effects>,
     origin: &Arc<Origin>,
@@ -86,14 +72,14 @@ async fn copy(
     cancel: &Cancel,
 ) -> Result<Descriptor, Cause> {
     let shown = Internal::start(effects, &format!("reading {}", origin.name));
-    let read = unless(cancel, read(origin, &request.platforms)).await;
+    let read = cancel.unless(read(origin, &request.platforms)).await;
     shown.end(read.as_ref().err());
     let tree = read?;
     send_to_all(effects, &tree, &request.to, cancel).await?;
     let top = tree.top().map(|node| node.descriptor.clone());
     if let (true, Some(from)) = (request.referrers, origin.reference()) {
         let shown = Internal::start(effects, &format!("reading what refers to {from}"));
-        let found = unless(cancel, referring(effects, origin, from, &tree)).await;
+        let found = cancel.unless(referring(effects, origin, from, &tree)).await;
         shown.end(found.as_ref().err());
         let found = found?;
         for to in repositories(&request.to).into_values().filter_map(|names| names.first().copied()) {
@@ -148,14 +134,6 @@ pub(crate) fn node(media_type: &MediaType, bytes: Vec<u8>, origin: &Arc<Origin>)
     Node { descriptor, bytes, blobs: Vec::new(), origin: origin.clone() }
 }
 
-fn repositories(names: &[Reference]) -> BTreeMap<(&str, &str), Vec<&Reference>> {
-    let mut repositories: BTreeMap<_, Vec<&Reference>> = BTreeMap::new();
-    for name in names {
-        repositories.entry((name.registry.as_str(), name.repository.as_str())).or_default().push(name);
-    }
-    repositories
-}
-
 /// Makes registries have an image under these names.
 pub(crate) async fn send_to_all(
     effects: &Arc<Effects>,
@@ -170,7 +148,7 @@ pub(crate) async fn send_to_all(
     for ((registry, repository), names) in repositories(names) {
         let shown = Internal::start(effects, &format!("copying to {registry}/{repository}"));
         let sending = Sending { effects, shown: &shown, to: names[0] };
-        let sent = unless(cancel, sending.image(tree, &names)).await;
+        let sent = cancel.unless(sending.image(tree, &names)).await;
         if let Ok(sent) = &sent {
             effects.say(shown.digest(), &format!("{sent}\n"));
         }
@@ -392,7 +370,7 @@ async fn send_referring(
         }
         Ok::<Sent, Cause>(all)
     };
-    let sent = unless(cancel, sent).await;
+    let sent = cancel.unless(sent).await;
     if let Ok(sent) = &sent {
         effects.say(shown.digest(), &format!("{sent}\n"));
     }

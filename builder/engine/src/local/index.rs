@@ -7,7 +7,7 @@ use oci::{Descriptor, Digest, Index, MediaType, Platform, Reference, media_type:
 use registry::{Document, Parsed};
 
 use super::{
-    copy::{node, send_to_all, unless},
+    copy::{node, send_to_all},
     origin::{ImageSource, Origin},
     transfer::TransferError,
     tree::{Tree, for_platforms},
@@ -140,7 +140,7 @@ async fn create(
     cancel: &Cancel,
 ) -> Result<MadeIndex, Cause> {
     let shown = Internal::start(effects, "reading the sources");
-    let found = unless(cancel, read(engine, effects, request)).await;
+    let found = cancel.unless(read(engine, effects, request)).await;
     shown.end(found.as_ref().err());
     let found = found?;
     let mut tree = Tree::default();
@@ -149,7 +149,7 @@ async fn create(
             let bytes = only.document.bytes.clone();
             let made = MadeIndex { descriptor: only.document.descriptor.clone(), bytes };
             if !request.names.is_empty() {
-                unless(cancel, tree.add(&only.origin, only.document.clone())).await?;
+                cancel.unless(tree.add(&only.origin, only.document.clone())).await?;
             }
             made
         }
@@ -160,7 +160,7 @@ async fn create(
             let made = MadeIndex { descriptor: top.descriptor.clone(), bytes: top.bytes.clone() };
             if !request.names.is_empty() {
                 let reading = Internal::start(effects, "reading the manifests");
-                let read = unless(cancel, gather(&mut tree, &entries)).await;
+                let read = cancel.unless(gather(&mut tree, &entries)).await;
                 reading.end(read.as_ref().err());
                 read?;
                 tree.push(top);

@@ -137,7 +137,7 @@ impl RollbackError {
             }
             RollbackError::Gone { name, place, other: Some(other), .. } => {
                 let flag = if *place == TagPlace::Registry { "--registry " } else { "" };
-                format!("kiln rollback {flag}{name} {}", short(other))
+                format!("kiln rollback {flag}{name} {}", other.short())
             }
             RollbackError::Gone { name, place, .. } => listed(name, place),
             RollbackError::Moved { name, .. } => {
@@ -152,11 +152,6 @@ fn place_text(place: TagPlace) -> &'static str {
         TagPlace::Local => "in the local store",
         TagPlace::Registry => "in its registry",
     }
-}
-
-/// As many digits as a person copies.
-fn short(digest: &Digest) -> String {
-    digest.hex().chars().take(12).collect()
 }
 
 impl Engine {

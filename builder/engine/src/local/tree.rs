@@ -7,10 +7,7 @@ use oci::{Descriptor, Digest, Index, Platform};
 use registry::{Document, Parsed};
 
 use super::{origin::Origin, transfer::TransferError};
-use crate::error::Cause;
-
-/// How many documents are asked for at once.
-const AT_ONCE: usize = 4;
+use crate::{error::Cause, push::AT_ONCE};
 
 /// How deep indexes may be nested.
 const NESTING: u32 = 4;

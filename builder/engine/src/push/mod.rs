@@ -17,8 +17,8 @@ use crate::{build::internal::Internal, cancel::Cancel, effect::Effects, error::C
 use self::blobs::BlobPush;
 pub(crate) use self::naming::Naming;
 
-/// How many blobs of a repository are sent at once.
-const AT_ONCE: usize = 4;
+/// How many blobs of a repository are sent at once, and how many questions asked.
+pub(crate) const AT_ONCE: usize = 4;
 
 /// An image, or an index with its images, as it is to be in a registry.
 pub(crate) struct Sendable {
@@ -92,6 +92,14 @@ pub(crate) struct Moved {
     pub(crate) mounted: usize,
 }
 
+pub(crate) fn repositories(names: &[Reference]) -> BTreeMap<(&str, &str), Vec<&Reference>> {
+    let mut repositories: BTreeMap<_, Vec<&Reference>> = BTreeMap::new();
+    for name in names {
+        repositories.entry((name.registry.as_str(), name.repository.as_str())).or_default().push(name);
+    }
+    repositories
+}
+
 impl Effects {
     /// Sends an image to all its targets. Blocks; runs where it may.
     ///
@@ -107,18 +115,10 @@ impl Effects {
             true => self.registry.insecure(targets.names.iter().map(|name| name.registry.as_str())),
             false => self.registry.clone(),
         };
-        let mut repositories: BTreeMap<(&str, &str), Vec<&Reference>> = BTreeMap::new();
-        for name in targets.names {
-            repositories.entry((&name.registry, &name.repository)).or_default().push(name);
-        }
-        for ((registry, repository), names) in repositories {
+        for ((registry, repository), names) in repositories(targets.names) {
             let shown = Internal::start(self, &format!("pushing to {registry}/{repository}"));
-            let pushed = tokio::runtime::Handle::current().block_on(async {
-                tokio::select! {
-                    pushed = self.push_to(&registry_client, image, &names, targets.by_digest, &shown) => pushed,
-                    () = cancel.wait() => Err(Cause::Cancelled),
-                }
-            });
+            let pushing = self.push_to(&registry_client, image, &names, targets.by_digest, &shown);
+            let pushed = tokio::runtime::Handle::current().block_on(cancel.unless(pushing));
             if let Ok(moved) = &pushed {
                 self.say(shown.digest(), &format!("{moved}\n"));
             }

@@ -8,11 +8,13 @@ use oci::{Descriptor, Index, Manifest, Reference};
 use registry::{Document, Parsed, is_image};
 use serde_json::{Value, json};
 
-use super::super::{
-    copy::{source, visible},
-    images::print,
+use super::super::{copy::source, images::print};
+use crate::{
+    arguments::IndexInspect,
+    failure::{Failure, printable},
+    machine::Machine,
+    progress::bytes,
 };
-use crate::{arguments::IndexInspect, failure::Failure, machine::Machine, progress::bytes};
 
 /// How it is shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,18 +104,18 @@ fn text(name: &str, document: &Document) -> Vec<String> {
     let Descriptor { media_type, digest, .. } = &document.descriptor;
     let mut rows = vec![
         ("Name", name.to_owned()),
-        ("MediaType", visible(media_type.as_str())),
+        ("MediaType", printable(media_type.as_str())),
         ("Digest", digest.to_string()),
     ];
     let (own, below) = match &document.parsed {
         Parsed::Index(index) => {
-            rows.extend(index.artifact_type().map(|kind| ("ArtifactType", visible(kind))));
+            rows.extend(index.artifact_type().map(|kind| ("ArtifactType", printable(kind))));
             rows.extend(index.subject().map(|subject| ("Subject", subject.digest.to_string())));
             (&index.annotations, manifests(name, index))
         }
         Parsed::Manifest(manifest) => {
             if !is_image(manifest) {
-                rows.push(("ArtifactType", visible(manifest.artifact_type())));
+                rows.push(("ArtifactType", printable(manifest.artifact_type())));
             }
             rows.extend(manifest.subject().map(|subject| ("Subject", subject.digest.to_string())));
             (&manifest.annotations, blobs(manifest))
@@ -122,7 +124,7 @@ fn text(name: &str, document: &Document) -> Vec<String> {
     let mut lines = table("", &rows);
     if !own.is_empty() {
         lines.push("Annotations:".to_owned());
-        lines.extend(own.iter().map(|(key, value)| format!("  {}: {}", visible(key), visible(value))));
+        lines.extend(own.iter().map(|(key, value)| format!("  {}: {}", printable(key), printable(value))));
     }
     lines.extend(below);
     lines
@@ -138,27 +140,27 @@ fn manifests(name: &str, index: &Index) -> Vec<String> {
         }
         let digest = one.digest;
         let named = repository.as_ref().map_or_else(|| digest.to_string(), |name| format!("{name}@{digest}"));
-        let mut rows = vec![("Name", named), ("MediaType", visible(one.media_type.as_str()))];
+        let mut rows = vec![("Name", named), ("MediaType", printable(one.media_type.as_str()))];
         if let Some(platform) = &one.platform {
-            rows.push(("Platform", visible(&platform.to_string())));
-            rows.extend(platform.os_version.as_ref().map(|version| ("OSVersion", visible(version))));
+            rows.push(("Platform", printable(&platform.to_string())));
+            rows.extend(platform.os_version.as_ref().map(|version| ("OSVersion", printable(version))));
             if !platform.os_features.is_empty() {
-                rows.push(("OSFeatures", visible(&platform.os_features.join(", "))));
+                rows.push(("OSFeatures", printable(&platform.os_features.join(", "))));
             }
         }
-        rows.extend(one.artifact_type().map(|kind| ("ArtifactType", visible(kind))));
+        rows.extend(one.artifact_type().map(|kind| ("ArtifactType", printable(kind))));
         if let Some(subject) = attests(one) {
             let of = index.manifests.iter().find(|other| other.digest == subject);
             let platform = of.and_then(|other| other.platform.as_ref()).map(ToString::to_string);
             let about =
                 platform.map_or_else(|| subject.to_string(), |platform| format!("{platform}, {subject}"));
-            rows.push(("Attests", visible(&about)));
+            rows.push(("Attests", printable(&about)));
         }
         lines.extend(table("  ", &rows));
         if !one.annotations.is_empty() {
             lines.push("  Annotations:".to_owned());
             let annotation =
-                |(key, value): (&String, &String)| format!("    {}: {}", visible(key), visible(value));
+                |(key, value): (&String, &String)| format!("    {}: {}", printable(key), printable(value));
             lines.extend(one.annotations.iter().map(annotation));
         }
     }
@@ -169,8 +171,8 @@ fn blobs(manifest: &Manifest) -> Vec<String> {
     let mut lines = vec![String::new(), "Blobs:".to_owned()];
     for blob in std::iter::once(&manifest.config).chain(&manifest.layers) {
         let title = blob.annotations.get("org.opencontainers.image.title");
-        let title = title.map(|title| format!(" {}", visible(title))).unwrap_or_default();
-        let (digest, media_type) = (blob.digest, visible(blob.media_type.as_str()));
+        let title = title.map(|title| format!(" {}", printable(title))).unwrap_or_default();
+        let (digest, media_type) = (blob.digest, printable(blob.media_type.as_str()));
         lines.push(format!("  {digest} {:>8} {media_type}{title}", bytes(blob.size)));
     }
     lines

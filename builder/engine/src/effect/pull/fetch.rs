@@ -129,10 +129,7 @@ impl Effects {
 
     /// Waits until a further blob may be fetched.
     pub(super) async fn turn_to_fetch(&self, from: &Reference, over: &Cancel) -> Result<Turn, Cause> {
-        tokio::select! {
-            turn = self.turns.download(&from.registry) => Ok(turn),
-            () = over.wait() => Err(Cause::Cancelled),
-        }
+        over.unless(async { Ok(self.turns.download(&from.registry).await) }).await
     }
 
     /// Fetches what is missing of a blob, and makes it one of the state folder.
