@@ -23,6 +23,7 @@ use crate::{
     effect::{
         Effects,
         context::Contexts,
+        early::{Encoding, Planned},
         git::References,
         http::Files,
         pull::{Images, Turns},
@@ -183,6 +184,9 @@ impl Engine {
             limits: self.limits,
             over: Cancel::new(),
             contents: Mutex::default(),
+            exported: OnceLock::new(),
+            planned: Planned::default(),
+            encoding: Encoding::new(),
             said: Mutex::new(BTreeSet::new()),
             checks: OnceLock::new(),
         })

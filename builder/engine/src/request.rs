@@ -139,6 +139,17 @@ pub enum Output {
     CacheOnly,
 }
 
+impl BuildRequest {
+    /// How the layers of the images are wanted that the outputs ask for, the first such output's; with no output, the
+    /// local store's.
+    pub(crate) fn image_form(&self) -> Option<ImageForm> {
+        match self.outputs.as_slice() {
+            [] => Output::store().form().cloned(),
+            outputs => outputs.iter().find_map(Output::form).cloned(),
+        }
+    }
+}
+
 impl Output {
     /// How its image is written, where it is one of images.
     pub fn form(&self) -> Option<&ImageForm> {

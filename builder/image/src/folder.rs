@@ -6,8 +6,10 @@
 //! leaves them alone: a folder's time after all that is put into it.
 
 mod bytes;
+mod contents;
 pub(crate) mod prune;
 mod remove;
+mod times;
 mod write;
 
 use std::{
@@ -19,7 +21,9 @@ use std::{
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use tree::{Kind, Layer, LayerPath, Stack};
 
+pub use contents::PlannedLayer;
 pub use remove::remove_tree;
+pub use times::set_times;
 
 use crate::{
     apply::Ownership,

@@ -90,6 +90,15 @@ impl Store {
         Ok(id)
     }
 
+    /// Names a layer in the lease that this build will give a folder or a blob before it is done, so that a record may name
+    /// it. Others find the layer and the record once it has one.
+    ///
+    /// # Errors
+    /// The lease cannot be written.
+    pub fn promise_layer(&self, lease: &Lease, layer: LayerId) -> Result<()> {
+        lease.pin_layer(layer)
+    }
+
     /// Whether a layer is here: its manifest, and its folder or a blob. If so it is named in the lease.
     ///
     /// # Errors

@@ -41,7 +41,8 @@ struct Held {
     /// The open, locked file.
     file: File,
     pinned: Mutex<BTreeSet<Pin>>,
-    /// Of the layers that are named, those that were seen to be here: a layer is named from its manifest on.
+    /// Of the layers that are named, those that were seen to be here, or that this build will make: a layer is named from its
+    /// manifest on.
     here: Mutex<BTreeSet<LayerId>>,
     names: AtomicU64,
     /// The removal of what dead builds left, which this build waits for at its end.

@@ -9,6 +9,7 @@ pub(crate) mod pin;
 pub(crate) mod report;
 pub(crate) mod sources;
 pub(crate) mod time;
+pub(crate) mod uses;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -24,14 +25,15 @@ use crate::{
         context::{Make, Prepared},
         drive::Driver,
         internal::Internal,
+        uses::Uses,
     },
     cancel::Cancel,
     daemon,
-    effect::{Effects, rewritten::Checks},
+    effect::{Effects, early::Exported, rewritten::Checks},
     error::{Cause, Error},
     export::{self, Built, Exporter, metadata},
     progress::{Definition, Event, Warning},
-    request::{BuildRequest, Output},
+    request::{BuildRequest, ImageForm, Output},
     result::VertexResult,
 };
 
@@ -70,6 +72,9 @@ pub(crate) async fn build(
     warn(&effects, &lowered.warnings);
     export::check(&request.outputs, &lowered.platforms, lowered.several_platforms).map_err(Cause::from)?;
     effects.checks.get_or_init(|| Checks::new(&lowered));
+    if let Some(form) = request.image_form() {
+        effects.exported.get_or_init(|| exported(&lowered, form));
+    }
     let built = make(&effects, &lowered, jobs, &cancel).await?;
     let (epoch, several) = (lowered.source_date_epoch, lowered.several_platforms);
     let exporting = effects.clone();
@@ -154,6 +159,14 @@ async fn answers(
 
 fn too_many_rounds() -> Error {
     Cause::NotYet(format!("a Dockerfile whose images name further images more than {ROUNDS} times")).into()
+}
+
+/// What of a graph ends in images.
+fn exported(lowered: &Lowered, form: ImageForm) -> Exported {
+    let images = lowered.platforms.iter().map(|platform| &lowered.images[platform]);
+    let roots = images.filter_map(|image| image.edge).map(|edge| edge.vertex);
+    let latest = form.latest(lowered.source_date_epoch);
+    Exported { uses: Uses::of(&lowered.graph, roots), form, latest }
 }
 
 /// Makes the results of all platforms.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use graph::{Op, OpDigest, Vertex};
+use image::folder::PlannedLayer;
 use oci::Digest;
 use solver::{DefinitionKey, Key, key};
 use store::{Ingredient, Origin, Record, ResultLayer};
@@ -120,6 +121,35 @@ impl Effects {
             None => {
                 let origin = Origin { op, created: now };
                 let id = self.store.commit_layer(&self.lease, layer, Some(folder), Some(origin))?;
+                result.push(ResultLayer { layer: id, created: Some(now) });
+            }
+        }
+        self.put_record(job, op, result.clone(), ran)?;
+        Ok(VertexResult::layers(result))
+    }
+
+    /// As [`Effects::keep_layer`], of a layer that has no folder yet: it is here once it has one, or a blob, and nobody
+    /// else finds its record before.
+    pub(crate) fn keep_planned(
+        &self,
+        job: &Job,
+        below: &[ResultLayer],
+        planned: PlannedLayer,
+        ran: &Ran,
+    ) -> Result<VertexResult, Cause> {
+        let op = OpDigest::of(&job.vertex.op).digest();
+        let now = self.clock.now().epoch();
+        let layer = &planned.plan().layer;
+        let mut result = below.to_vec();
+        match self.store.intern(&self.lease, &op, &layer.content_digest())? {
+            Some(earlier) => {
+                result.push(ResultLayer { layer: earlier.layer, created: Some(earlier.created) })
+            }
+            None => {
+                let origin = Origin { op, created: now };
+                let id = self.store.commit_layer(&self.lease, layer, None, Some(origin))?;
+                self.store.promise_layer(&self.lease, id)?;
+                self.planned.add(id, planned);
                 result.push(ResultLayer { layer: id, created: Some(now) });
             }
         }

@@ -6,7 +6,7 @@ use image::{
     copy::{
         self, CopyError, CopySpec, Destination, Input, Mkdir, Mkfile, Plan, Planner, Rm, Source, Symlink,
     },
-    folder::{SourceFolder, write_plan},
+    folder::{PlannedLayer, SourceFolder, write_plan},
 };
 use tree::{Accounts, LayerPath, Mtime, Stack};
 
@@ -22,18 +22,23 @@ impl Effects {
         let started = self.clock.now();
         let work = FileWork::new(self, file, job)?;
         let (base, plan, unpacked) = work.plan(file)?;
-        let upper = self.lease.new_folder()?;
         let mut sources = work.inputs.iter().map(Mounted::sources).collect::<Result<Vec<_>, _>>()?;
         for archive in &unpacked {
             let folder = SourceFolder::stored(&archive.folder).map_err(Cause::io("open", &archive.folder))?;
             sources.push(vec![folder]);
         }
-        write_plan(&plan, &sources, &upper, UPPER)?;
         let below = match base {
             Some(input) => job.inputs[input].0.as_layers(),
             None => &[],
         };
-        self.keep_layer(job, below, &plan.layer, &upper, &Ran { started, peak_memory_bytes: None })
+        let ran = Ran { started, peak_memory_bytes: None };
+        let planned = PlannedLayer::new(plan, sources);
+        if self.is_for_an_archive_only(&job.digest) && planned.fits_a_tar() {
+            return self.keep_planned(job, below, planned, &ran);
+        }
+        let upper = self.lease.new_folder()?;
+        write_plan(planned.plan(), planned.inputs(), &upper, UPPER)?;
+        self.keep_layer(job, below, &planned.plan().layer, &upper, &ran)
     }
 }
 
@@ -309,7 +314,7 @@ fn on(action: &FileAction) -> ActionInput {
 }
 
 /// The inputs that files are read from: sources of copies, and trees whose accounts name an owner.
-fn read_inputs(file: &FileOp) -> Vec<usize> {
+pub(crate) fn read_inputs(file: &FileOp) -> Vec<usize> {
     let mut read = Vec::new();
     let mut base = None;
     for action in &file.actions {

@@ -11,7 +11,7 @@ use std::{
 use image::{
     apply::{ApplyOptions, Ownership, apply},
     detect::decompress,
-    folder::Form,
+    folder::{FolderError, Form, PlannedLayer, set_times, write_plan},
     overlay::OverlayXattrs,
 };
 use oci::Digest;
@@ -62,11 +62,32 @@ impl Effects {
         if let Some(folder) = self.store.layer_folder(&self.lease, &id)? {
             return Ok(folder);
         }
-        self.unpack_again(&layers[..at], id)?;
+        match self.planned.get(&id) {
+            Some(planned) => self.plant(&planned, &layers[..at], id)?,
+            None => self.unpack_again(&layers[..at], id)?,
+        }
         let lost = || Cause::LayerLost { layer: id.digest().to_string() };
         self.store.layer_folder(&self.lease, &id)?.ok_or_else(lost)
     }
 
+    /// Writes the folder of a layer that was only planned so far.
+    fn plant(&self, planned: &PlannedLayer, below: &[ResultLayer], id: LayerId) -> Result<(), Cause> {
+        let folder = self.lease.new_folder()?;
+        match write_plan(planned.plan(), planned.inputs(), &folder, UPPER) {
+            // The context has changed since; the layer may have an archive by now.
+            Err(changed @ FolderError::Changed { .. }) => {
+                self.unpack_again(below, id).map_err(|_| Cause::from(changed))
+            }
+            written => {
+                written?;
+                self.store.commit_layer(&self.lease, &planned.plan().layer, Some(&folder), None)?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes a layer's folder of one of its blobs. What a blob does not tell, fractions of a second and all times where
+    /// they were clamped, is in the manifest.
     fn unpack_again(&self, below: &[ResultLayer], id: LayerId) -> Result<(), Cause> {
         let lost = || Cause::LayerLost { layer: id.digest().to_string() };
         let (_, form) = self.store.layer_blobs(&self.lease, &id)?.into_iter().next().ok_or_else(lost)?;
@@ -79,10 +100,16 @@ impl Effects {
         let mut applied = apply(self.store.watched(tar), &folder, &options)?;
         let lower = self.stack(below)?;
         applied.settle(&folder, &options, &|path| lower.lookup(path).map(|(_, node)| node.clone()))?;
-        if applied.layer.id() != id {
+        if applied.layer.id() == id {
+            self.store.commit_layer(&self.lease, &applied.layer, Some(&folder), None)?;
+            return Ok(());
+        }
+        let wanted = self.store.tree(&id)?;
+        if applied.layer.content_digest() != wanted.content_digest() {
             return Err(lost());
         }
-        self.store.commit_layer(&self.lease, &applied.layer, Some(&folder), None)?;
+        set_times(&folder, &wanted)?;
+        self.store.commit_layer(&self.lease, &wanted, Some(&folder), None)?;
         Ok(())
     }
 

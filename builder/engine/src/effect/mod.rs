@@ -10,11 +10,13 @@
 //! | run: `COPY` | `file.rs`, `archive.rs` |
 //! | run: merge, diff | `stack.rs` |
 //!
+//! `early.rs` archives the layers of the image to be while the build goes on.
 //! `layers.rs` gives the forms of a layer that the others need: manifests, folders, blobs.
 
 pub(crate) mod archive;
 pub(crate) mod cache;
 pub(crate) mod context;
+pub(crate) mod early;
 mod elf;
 pub(crate) mod exec;
 pub(crate) mod file;
@@ -81,6 +83,10 @@ pub(crate) struct Effects {
     pub(crate) over: Cancel,
     /// Content digests of layers that were asked for: a base's is the same at every step.
     pub(crate) contents: Mutex<BTreeMap<LayerId, Digest>>,
+    /// What is exported; none while that is not known, or where it is no image.
+    pub(crate) exported: OnceLock<early::Exported>,
+    pub(crate) planned: early::Planned,
+    pub(crate) encoding: early::Encoding,
     pub(crate) said: Mutex<BTreeSet<String>>,
     /// The checks of steps; none before the Dockerfile is lowered.
     pub(crate) checks: OnceLock<rewritten::Checks>,
@@ -133,13 +139,15 @@ impl Effects {
         if self.explain {
             self.explain(job)?;
         }
-        match &job.vertex.op {
+        let made = match &job.vertex.op {
             Op::Exec(exec) => self.exec(exec, job),
             Op::File(file) => self.file(file, job),
             Op::Source(Source::Http(http)) => self.http(http, job),
             Op::Source(Source::Git(git)) => self.git(git, job),
             Op::Source(_) | Op::Merge | Op::Diff => Err(Cause::Task("not a step".to_owned())),
-        }
+        }?;
+        self.archive_early(&job.digest, &made);
+        Ok(made)
     }
 
     /// Takes a lock, with a line of progress when another process holds it.

@@ -31,7 +31,7 @@ impl Effects {
 }
 
 /// Whether an operation builds on an input, rather than reading from it.
-pub(super) fn is_base(op: &Op, input: usize) -> bool {
+pub(crate) fn is_base(op: &Op, input: usize) -> bool {
     match op {
         Op::Source(_) => false,
         Op::Merge | Op::Diff => true,

@@ -11,7 +11,7 @@ use oci::{Descriptor, Epoch, Platform, Reference};
 use rayon::prelude::*;
 use store::ResultLayer;
 
-use super::Exporter;
+use super::{Exporter, LayerForms};
 use crate::{
     build::internal::Internal,
     error::Cause,
@@ -42,7 +42,7 @@ impl ImageSet {
 
 impl ImageForm {
     /// The time that files of its own layers get where they are later.
-    fn latest(&self, of_build: Option<Epoch>) -> Option<Epoch> {
+    pub(crate) fn latest(&self, of_build: Option<Epoch>) -> Option<Epoch> {
         self.epoch.of(of_build).filter(|_| self.rewrite_timestamp != Some(false))
     }
 }
@@ -116,8 +116,12 @@ impl Exporter<'_> {
 
     fn layer_blobs(&self, layers: &[ResultLayer], form: &ImageForm) -> Result<Vec<ImageLayer>, Cause> {
         let epoch = form.epoch.of(self.epoch);
+        let forms =
+            LayerForms { effects: self.effects, form, latest: form.latest(self.epoch), cancel: self.cancel };
+        // Not by a thread of the pool: those do the work that is waited for.
+        self.effects.encoding.wait();
         let one = |at: usize| {
-            let blob = self.layer_blob(layers, at, form, form.latest(self.epoch))?;
+            let blob = forms.blob(layers, at)?;
             let created = layers[at].created.map(|created| epoch.map_or(created, |epoch| created.min(epoch)));
             let mut descriptor = Descriptor::new(blob.media_type, blob.blob.digest(), blob.size_bytes);
             descriptor.annotations = blob.annotations;

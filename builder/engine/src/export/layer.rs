@@ -1,32 +1,45 @@
 //! A layer's blob for an image: one that is there, or another form of it, or a new one.
 
-use std::fs::File;
+use std::{fs::File, io};
 
 use image::{
     compress::{Codec as Compression, ENCODER_VERSION},
     contents::Folder,
+    copy::ContentSource,
     detect::decompress,
-    encode::{EncodedLayer, encode_layer, encode_tar},
-    layer_tar::TarOptions,
+    encode::{EncodeError, EncodedLayer, encode_layer, encode_tar},
+    folder::{FolderError, PlannedLayer},
+    layer_tar::{LayerTarError, TarOptions},
     seekable::{is_estargz, is_zstd_chunked},
+    tar::AppendError,
 };
 use oci::{Epoch, media_type};
+use rustix::io::Errno;
 use store::{BlobFile, Codec, LayerBlob, ResultLayer};
-use tree::LayerId;
+use tree::{LayerId, LayerPath};
 
-use super::Exporter;
-use crate::{effect::pull::PULLED, error::Cause, request::ImageForm};
+use super::Stoppable;
+use crate::{
+    cancel::Cancel,
+    effect::{Effects, pull::PULLED},
+    error::Cause,
+    request::ImageForm,
+};
 
-impl Exporter<'_> {
+/// How the layers of an image are wanted.
+pub(crate) struct LayerForms<'a> {
+    pub(crate) effects: &'a Effects,
+    pub(crate) form: &'a ImageForm,
+    /// The time that files get where they are later.
+    pub(crate) latest: Option<Epoch>,
+    pub(crate) cancel: &'a Cancel,
+}
+
+impl LayerForms<'_> {
     /// The blob of layer `at`: the one that it was pulled as, or one that is there, or a new one.
-    pub(super) fn layer_blob(
-        &self,
-        layers: &[ResultLayer],
-        at: usize,
-        form: &ImageForm,
-        latest: Option<Epoch>,
-    ) -> Result<LayerBlob, Cause> {
+    pub(crate) fn blob(&self, layers: &[ResultLayer], at: usize) -> Result<LayerBlob, Cause> {
         let (store, lease) = (&self.effects.store, &self.effects.lease);
+        let (form, latest) = (self.form, self.latest);
         let id = &layers[at].layer;
         let known = store.layer_blobs(lease, id)?;
         // One tree may have come in several blobs: that of this build's base is the one to hand on.
@@ -43,10 +56,18 @@ impl Exporter<'_> {
         if let Some((_, blob)) = known.iter().find(|(known, _)| *known == codec) {
             return Ok(blob.clone());
         }
+        if let Some(planned) = self.effects.planned.get(id) {
+            let options = TarOptions { epoch: latest, verify: planned.is_watched() };
+            let (layer, contents) = (&planned.plan().layer, &*planned);
+            return self.encoded(id, codec, form.codec, |out| {
+                let encoded = encode_layer(layer, contents, options, form.codec, out);
+                encoded.map_err(|error| changed(error, &planned))
+            });
+        }
+        let tree = store.tree(id)?;
         let folder = self.effects.folder(layers, at)?;
         let contents = Folder::open(&folder).map_err(Cause::io("open", &folder))?;
         let options = TarOptions { epoch: latest, verify: false };
-        let tree = store.tree(id)?;
         self.encoded(id, codec, form.codec, |out| {
             Ok(encode_layer(&tree, &contents, options, form.codec, out)?)
         })
@@ -100,11 +121,11 @@ impl Exporter<'_> {
         id: &LayerId,
         codec: Codec,
         compression: Compression,
-        encode: impl FnOnce(&mut dyn std::io::Write) -> Result<EncodedLayer, Cause>,
+        encode: impl FnOnce(&mut dyn io::Write) -> Result<EncodedLayer, Cause>,
     ) -> Result<LayerBlob, Cause> {
         let (store, lease) = (&self.effects.store, &self.effects.lease);
         let mut writer = store.blob_writer(lease)?;
-        let encoded = encode(&mut self.stoppable(&mut writer))?;
+        let encoded = encode(&mut Stoppable { out: &mut writer, cancel: self.cancel })?;
         writer.commit(Some(&encoded.blob.digest()))?;
         if let Some(why) = encoded.unindexed {
             let name = compression.name();
@@ -122,4 +143,29 @@ impl Exporter<'_> {
         store.add_layer_blob(lease, id, &codec, &blob)?;
         Ok(blob)
     }
+}
+
+/// What an error says of a planned layer: that a file is not there, or not as long or not with the bytes that the manifest
+/// says, means that someone has changed it.
+fn changed(error: EncodeError, planned: &PlannedLayer) -> Cause {
+    let path = match &error {
+        EncodeError::Tar(LayerTarError::Changed { path, .. }) => path.clone(),
+        EncodeError::Tar(LayerTarError::Open { path, source }) if is_gone(source) => path.clone(),
+        EncodeError::Tar(LayerTarError::Append(AppendError::Size { path, .. })) => {
+            LayerPath::clamp(path.as_bytes()).unwrap_or_default()
+        }
+        _ => return error.into(),
+    };
+    match planned.plan().contents.get(&path) {
+        Some(ContentSource::File { path, .. }) => FolderError::Changed { path: path.clone() }.into(),
+        _ => error.into(),
+    }
+}
+
+/// Whether there is no such file any more, or something that is no file stands in its place.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ISDIR | Errno::NXIO)
+    )
 }

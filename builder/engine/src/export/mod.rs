@@ -10,7 +10,7 @@ mod tree;
 
 use std::{collections::BTreeMap, io::Write, path::Path, sync::Arc};
 
-pub(crate) use self::{blobs::StoreBlobs, image::ImageSet};
+pub(crate) use self::{blobs::StoreBlobs, image::ImageSet, layer::LayerForms};
 use ::image::annotations::Misplaced;
 use ::image::layout::{write_archive, write_docker_archive, write_folder};
 use oci::{Epoch, Platform, Reference};

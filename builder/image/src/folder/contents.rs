@@ -1,0 +1,71 @@
+//! A plan's files, read where they are copied from: a layer is archived without being written to a folder first.
+
+use std::{
+    fs::File,
+    io::{self, Cursor, Read},
+    os::fd::AsFd,
+};
+
+use rustix::fs::OFlags;
+use tree::{Kind, LayerPath};
+
+use super::SourceFolder;
+use crate::{
+    beneath,
+    contents::Contents,
+    copy::{ContentSource, Plan},
+};
+
+/// A plan, with the folders that its files come from.
+#[derive(Debug)]
+pub struct PlannedLayer {
+    plan: Plan,
+    inputs: Vec<Vec<SourceFolder>>,
+}
+
+impl PlannedLayer {
+    /// A plan whose files are below these folders, by input number and layer.
+    pub fn new(plan: Plan, inputs: Vec<Vec<SourceFolder>>) -> PlannedLayer {
+        PlannedLayer { plan, inputs }
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The folders, as [`super::write_plan`] takes them.
+    pub fn inputs(&self) -> &[Vec<SourceFolder>] {
+        &self.inputs
+    }
+
+    /// Whether others may write to one of the folders, so that what is read must be compared with the manifest.
+    pub fn is_watched(&self) -> bool {
+        self.inputs.iter().flatten().any(|folder| folder.verify)
+    }
+
+    /// Whether a tar says what the layer is: a file whose name is that of a whiteout would be one in there.
+    pub fn fits_a_tar(&self) -> bool {
+        let mut paths = self.plan.layer.entries.keys();
+        !paths.any(|path| path.name().starts_with(b".wh."))
+    }
+}
+
+impl Contents for PlannedLayer {
+    fn open(&self, path: &LayerPath) -> io::Result<Box<dyn Read + '_>> {
+        // A context's socket is an empty file in the manifest, and cannot be opened.
+        let empty =
+            self.plan.layer.get(path).is_some_and(|node| matches!(node.kind, Kind::File { size: 0, .. }));
+        let (input, layer, from) = match self.plan.contents.get(path) {
+            _ if empty => return Ok(Box::new(io::empty())),
+            Some(ContentSource::Inline(data)) => return Ok(Box::new(Cursor::new(data))),
+            Some(ContentSource::File { input, layer, path }) => (*input, *layer, path),
+            None => return Err(io::ErrorKind::NotFound.into()),
+        };
+        let folder = self.inputs.get(input).and_then(|layers| layers.get(layer));
+        let folder = folder.ok_or(io::ErrorKind::NotFound)?;
+        // NONBLOCK: a pipe that took a file's place must not make us wait; its size will be wrong.
+        let file = beneath::open(folder.root.as_fd(), from, OFlags::RDONLY | OFlags::NONBLOCK)?;
+        Ok(Box::new(File::from(file)))
+    }
+}
