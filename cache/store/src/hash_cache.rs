@@ -8,7 +8,6 @@
 //! is older, by more than a grain, than the moment this cache was loaded, which is before any of the files was read.
 
 use std::{
-    collections::BTreeMap,
     fmt, fs, io,
     path::PathBuf,
     sync::{
@@ -30,6 +29,8 @@ const SECOND_NS: i64 = 1_000_000_000;
 const MAGIC: &[u8; 8] = b"KILNSTA1";
 const KEY: usize = 40;
 const ENTRY: usize = KEY + 32;
+/// Device and inode, by which entries are sorted.
+const INODE: usize = 16;
 
 /// What `stat(2)` says of a file, as far as it changes whenever the file's bytes do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,7 +80,8 @@ pub struct HashCache {
     old: Vec<u8>,
     /// One bit for each old entry: whether it was asked for.
     used: Vec<AtomicU64>,
-    new: Mutex<BTreeMap<StatKey, Digest>>,
+    /// In the form of the file, in no order.
+    new: Mutex<Vec<[u8; ENTRY]>>,
 }
 
 impl fmt::Debug for HashCache {
@@ -126,25 +128,27 @@ fn entries(mut file: Vec<u8>, boot: &str) -> Option<Vec<u8>> {
 }
 
 impl HashCache {
-    /// The digest of a file's bytes, if a file with this key was read before.
+    /// The digest of a file's bytes, if a file with this key was read by an earlier build.
     pub fn get(&self, key: &StatKey) -> Option<Digest> {
         let wanted = key.bytes();
-        if let Some(index) = self.find(&wanted) {
-            let entry = self.entry(index);
-            if entry[..KEY] == wanted {
-                self.used[index / 64].fetch_or(1 << (index % 64), Ordering::Relaxed);
-                let raw: [u8; 32] = entry[KEY..].try_into().expect("an entry is a key and 32 bytes");
-                return Some(Digest::from_raw(raw));
-            }
+        let index = self.find(&wanted)?;
+        let entry = self.entry(index);
+        if entry[..KEY] != wanted {
+            return None;
         }
-        self.new.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+        self.used[index / 64].fetch_or(1 << (index % 64), Ordering::Relaxed);
+        let raw: [u8; 32] = entry[KEY..].try_into().expect("an entry is a key and 32 bytes");
+        Some(Digest::from_raw(raw))
     }
 
     /// Remembers the digest of a file that was read while it had this key, unless it was changed so lately that it could have
     /// been changed again unseen.
     pub fn put(&self, key: StatKey, digest: Digest) {
         if !key.is_racy(self.loaded_ns) {
-            self.new.lock().unwrap_or_else(PoisonError::into_inner).insert(key, digest);
+            let mut entry = [0; ENTRY];
+            entry[..KEY].copy_from_slice(&key.bytes());
+            entry[KEY..].copy_from_slice(digest.raw());
+            self.new.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
         }
     }
 
@@ -154,29 +158,43 @@ impl HashCache {
     /// # Errors
     /// The file cannot be written.
     pub fn save(&self, lease: &Lease) -> Result<()> {
-        let new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
         if new.is_empty() {
             return Ok(());
         }
-        // By device and inode: a new entry takes the place of an old one.
-        let mut all: BTreeMap<&[u8], &[u8]> = BTreeMap::new();
-        let is_used = |index: usize| self.used[index / 64].load(Ordering::Relaxed) >> (index % 64) & 1 == 1;
-        let (used, rest): (Vec<usize>, Vec<usize>) = (0..self.entries()).partition(|index| is_used(*index));
-        let spare = (used.len() + new.len()).max(10_000);
-        for index in rest.into_iter().take(spare).chain(used) {
-            let entry = self.entry(index);
-            all.insert(&entry[..16], entry);
-        }
-        let fresh: Vec<Vec<u8>> =
-            new.iter().map(|(key, digest)| [&key.bytes()[..], &digest.raw()[..]].concat()).collect();
-        for entry in &fresh {
-            all.insert(&entry[..16], entry);
-        }
-        let entries: Vec<u8> = all.into_values().flatten().copied().collect();
+        new.sort_unstable();
+        new.dedup_by(|a, b| a[..INODE] == b[..INODE]);
         let boot = &self.boot.as_bytes()[..self.boot.len().min(255)];
         let length = [u8::try_from(boot.len()).expect("cut to 255 bytes")];
-        let file = [&MAGIC[..], &length, boot, Digest::of(&entries).raw(), &entries].concat();
+        let head = [&MAGIC[..], &length, boot].concat();
+        // One buffer: of a million files it is large enough.
+        let mut file = [&head[..], &[0; 32]].concat();
+        self.merge(&new, &mut file);
+        let (digest, entries) = file[head.len()..].split_at_mut(32);
+        digest.copy_from_slice(Digest::of(entries).raw());
         lease.write_whole(&self.path, &file)
+    }
+
+    /// Appends the new entries and the old ones that stay, in order; of one device and inode the new one.
+    fn merge(&self, new: &[[u8; ENTRY]], merged: &mut Vec<u8>) {
+        let is_used = |index: usize| self.used[index / 64].load(Ordering::Relaxed) >> (index % 64) & 1 == 1;
+        let used = (0..self.entries()).filter(|index| is_used(*index)).count();
+        let mut spare = (used + new.len()).max(10_000);
+        merged.reserve_exact(ENTRY * (new.len() + used + spare.min(self.entries() - used)));
+        let mut new = new.iter().peekable();
+        for index in 0..self.entries() {
+            let old = self.entry(index);
+            while let Some(before) = new.next_if(|entry| entry[..INODE] < old[..INODE]) {
+                merged.extend_from_slice(before);
+            }
+            let replaced = new.peek().is_some_and(|entry| entry[..INODE] == old[..INODE]);
+            let stays = is_used(index) || spare > 0;
+            spare -= usize::from(!is_used(index) && spare > 0);
+            if stays && !replaced {
+                merged.extend_from_slice(old);
+            }
+        }
+        new.for_each(|entry| merged.extend_from_slice(entry));
     }
 
     fn entries(&self) -> usize {
@@ -192,7 +210,7 @@ impl HashCache {
         let (mut low, mut high) = (0, self.entries());
         while low < high {
             let middle = low + (high - low) / 2;
-            match self.entry(middle)[..16].cmp(&key[..16]) {
+            match self.entry(middle)[..INODE].cmp(&key[..INODE]) {
                 std::cmp::Ordering::Less => low = middle + 1,
                 std::cmp::Ordering::Greater => high = middle,
                 std::cmp::Ordering::Equal => return Some(middle),

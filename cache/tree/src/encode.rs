@@ -20,6 +20,8 @@
 //!
 //! Varints are LEB128 in their shortest form.
 
+use oci::{Digest, Hasher};
+
 use crate::{Kind, Layer, LayerPath, Node};
 
 /// The version of the encoding. A change of anything above raises it.
@@ -54,12 +56,25 @@ pub(crate) enum Times {
 impl Layer {
     /// The one encoding of this layer, in the form that the module's documentation describes.
     pub fn encode(&self) -> Vec<u8> {
-        layer(self, Times::Kept)
+        let mut all = Vec::new();
+        layer(self, Times::Kept, &mut |bytes| all.extend_from_slice(bytes));
+        all
     }
 }
 
-pub(crate) fn layer(layer: &Layer, times: Times) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64 * layer.entries.len() + 16);
+/// How much is gathered before it is handed on.
+const PIECE: usize = 64 << 10;
+
+/// The digest of a layer's encoding.
+pub(crate) fn digest(of: &Layer, times: Times) -> Digest {
+    let mut hasher = Hasher::new();
+    layer(of, times, &mut |bytes| hasher.update(bytes));
+    hasher.finish()
+}
+
+/// Hands the encoding to `take` piece by piece: nobody need hold that of a million entries.
+fn layer(layer: &Layer, times: Times, take: &mut dyn FnMut(&[u8])) {
+    let mut out = Vec::with_capacity(PIECE + 8 * 1024);
     out.push(if times == Times::Kept { FORMAT } else { FORMAT | 0x80 });
     varint(&mut out, layer.entries.len() as u64);
     let mut before: &[u8] = b"";
@@ -71,8 +86,12 @@ pub(crate) fn layer(layer: &Layer, times: Times) -> Vec<u8> {
         bytes(&mut out, &path[shared..]);
         before = path;
         node(&mut out, entry, (times == Times::Kept).then_some(&mut seconds), entry.hardlink.as_ref());
+        if out.len() >= PIECE {
+            take(&out);
+            out.clear();
+        }
     }
-    out
+    take(&out);
 }
 
 /// Writes all of a node; its time, where `seconds` of the entry before are given; `first` as the hard link.

@@ -86,12 +86,12 @@ impl fmt::Debug for ContentDigest {
 impl Layer {
     /// The layer's name in the store.
     pub fn id(&self) -> LayerId {
-        LayerId(Digest::of(&self.encode()))
+        LayerId(encode::digest(self, encode::Times::Kept))
     }
 
     /// The layer's content identity: as [`Layer::id`], without modification times.
     pub fn content_digest(&self) -> ContentDigest {
-        ContentDigest(Digest::of(&encode::layer(self, encode::Times::Left)))
+        ContentDigest(encode::digest(self, encode::Times::Left))
     }
 
     /// What the layer says of one path.

@@ -1,13 +1,13 @@
 //! A path inside a layer or a root file system.
 
-use std::{borrow::Borrow, fmt};
+use std::{borrow::Borrow, fmt, sync::Arc};
 
 /// A path below a root: relative, normalised, any bytes but NUL.
 ///
 /// Has no leading or trailing slash, no empty part, no `.` and no `..`, so that nothing can leave the root by
-/// it. The root itself is the empty path. Ordered by its bytes, which is the order of a layer's tar.
+/// it. The root itself is the empty path. Ordered by its bytes, which is the order of a layer's tar. Clones share the bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct LayerPath(Vec<u8>);
+pub struct LayerPath(Arc<[u8]>);
 
 /// A text that is no path inside a root.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,7 +68,7 @@ impl LayerPath {
             |part: &[u8]| !part.is_empty() && part != b"." && part != b".." && part.len() <= 255;
         let clean = bytes.is_empty() || bytes.split(|b| *b == b'/').all(part_is_clean);
         if clean && bytes.len() <= 4095 && !bytes.contains(&0) {
-            return Ok(LayerPath(bytes));
+            return Ok(LayerPath(bytes.into()));
         }
         let shown = String::from_utf8_lossy(&bytes).into_owned();
         Err(LayerPath::parse(&bytes).err().unwrap_or(BadPath::NotClean(shown)))
@@ -93,7 +93,7 @@ impl LayerPath {
             }
         }
         let path = parts.join(&b'/');
-        if path.len() > 4095 { Err(BadPath::TooLong(shown())) } else { Ok(LayerPath(path)) }
+        if path.len() > 4095 { Err(BadPath::TooLong(shown())) } else { Ok(LayerPath(path.into())) }
     }
 
     /// The bytes, without a leading slash.
@@ -117,7 +117,7 @@ impl LayerPath {
             return None;
         }
         let end = self.0.iter().rposition(|b| *b == b'/').unwrap_or(0);
-        Some(LayerPath(self.0[..end].to_vec()))
+        Some(LayerPath(self.0[..end].into()))
     }
 
     /// This path and one more part.
@@ -127,12 +127,10 @@ impl LayerPath {
     /// one part.
     pub fn join(&self, name: &[u8]) -> LayerPath {
         debug_assert!(!name.is_empty() && !name.contains(&b'/') && !name.contains(&0));
-        let mut path = self.0.clone();
-        if !path.is_empty() {
-            path.push(b'/');
+        match self.is_root() {
+            true => LayerPath(name.into()),
+            false => LayerPath([self.as_bytes(), b"/", name].concat().into()),
         }
-        path.extend_from_slice(name);
-        LayerPath(path)
     }
 
     /// This path followed by all parts of `below`.
@@ -140,7 +138,7 @@ impl LayerPath {
         match (self.is_root(), below.is_root()) {
             (_, true) => self.clone(),
             (true, _) => below.clone(),
-            _ => LayerPath([self.as_bytes(), b"/", below.as_bytes()].concat()),
+            _ => LayerPath([self.as_bytes(), b"/", below.as_bytes()].concat().into()),
         }
     }
 
@@ -166,10 +164,10 @@ impl LayerPath {
         if folder.is_root() {
             return Some(self.clone());
         }
-        let rest = self.0.strip_prefix(folder.0.as_slice())?;
+        let rest = self.0.strip_prefix(folder.as_bytes())?;
         match rest {
             [] => Some(LayerPath::root()),
-            [b'/', rest @ ..] => Some(LayerPath(rest.to_vec())),
+            [b'/', rest @ ..] => Some(LayerPath(rest.into())),
             _ => None,
         }
     }
