@@ -1,6 +1,6 @@
 //! Copies one source, a file or a folder with what it holds.
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::BTreeMap;
 
 use ::tree::{Entry, Kind, LayerPath, Node};
 
@@ -26,13 +26,17 @@ pub(super) fn copy(
     };
     let top = Entry { path: found, layer, node };
     let destination = prepare(target, spec, &top, path)?;
-    let mut copier =
-        Copier { target, input, spec, top: destination, groups: BTreeMap::new(), waiting: BTreeMap::new() };
+    let (groups, waiting) = (BTreeMap::new(), BTreeMap::new());
+    let mut copier = Copier { target, input, spec, top: destination, groups, waiting };
     if !node.is_directory() {
         return copier.place(&top, &LayerPath::root());
     }
     copier.place(&top, &LayerPath::root())?;
-    for entry in input.stack.walk(&top.path) {
+    let entries = input.stack.walk(&top.path);
+    for entry in entries.iter().filter(|entry| entry.node.hardlink.is_some()) {
+        copier.groups.entry(entry.inode()).or_insert_with(|| copier.target.new_group());
+    }
+    for entry in &entries {
         let below = entry.path.below(&top.path).unwrap_or_default();
         if below.is_root() {
             continue;
@@ -42,7 +46,7 @@ pub(super) fn copy(
         let excluded = spec.exclude.is_some_and(|exclude| exclude(&below));
         if included && !excluded {
             copier.place_waiting(&below)?;
-            copier.place(&entry, &below)?;
+            copier.place(entry, &below)?;
         } else if entry.node.is_directory() {
             copier.waiting.insert(below, entry);
         }
@@ -88,19 +92,19 @@ fn prepare(
     Ok(destination)
 }
 
-struct Copier<'c, 't, 'i> {
+struct Copier<'c, 't, 'e, 'i> {
     target: &'c mut Target<'t>,
     input: &'c Input<'i>,
     spec: &'c CopySpec<'c>,
     /// Where the source itself goes.
     top: LayerPath,
-    /// Inodes of the source to groups of hard links.
-    groups: BTreeMap<(usize, LayerPath), u64>,
+    /// Inodes of the source that have several names, to groups of hard links.
+    groups: BTreeMap<(usize, &'e LayerPath), u64>,
     /// Folders that are only made if something below them is copied.
-    waiting: BTreeMap<LayerPath, Entry<'i>>,
+    waiting: BTreeMap<LayerPath, &'e Entry<'i>>,
 }
 
-impl Copier<'_, '_, '_> {
+impl Copier<'_, '_, '_, '_> {
     fn at(&self, below: &LayerPath) -> Result<LayerPath, CopyError> {
         Ok(LayerPath::exact(self.top.append(below).as_bytes().to_vec())?)
     }
@@ -135,11 +139,7 @@ impl Copier<'_, '_, '_> {
         let mut group = None;
         let mut content = None;
         if let Kind::File { .. } = node.kind {
-            let (layer, first) = entry.inode();
-            group = Some(match self.groups.entry((layer, first.clone())) {
-                btree_map::Entry::Occupied(known) => *known.get(),
-                btree_map::Entry::Vacant(new) => *new.insert(self.target.new_group()),
-            });
+            group = self.groups.get(&entry.inode()).copied();
             content = Some(self.input.content(entry));
         }
         self.target.put(at, node, content, group);
@@ -157,7 +157,7 @@ impl Copier<'_, '_, '_> {
             if self.target.lookup(&at).is_some_and(Node::is_directory) {
                 self.target.change(&at, |there| there.mode = entry.node.mode);
             } else {
-                self.place(&entry, &folder)?;
+                self.place(entry, &folder)?;
             }
         }
         Ok(())
