@@ -2,73 +2,92 @@
 """bench.py --kiln PATH [--peers buildah,docker] [--only steps,many] [--runs 5] --json FILE
 
 The same Dockerfiles through several builders, phase by phase: cold (the builder knows nothing), noop (again, nothing
-changed), edit (one file of the context changed). Every phase ends with an OCI archive on disk. Builders take turns, run
-by run, so that the machine's drift hits all of them; what was written before is flushed before each timing. For each:
-wall seconds, processor seconds and peak memory of all that the builder started. BENCH_DIR chooses the work folder."""
+changed, the archive is there), noop-new (again, the archive is gone), edit (one file of the context changed). Every phase
+ends with an OCI archive on disk. Builders take turns, run by run, so that the machine's drift hits all of them; what was
+written before is flushed before each timing, and nothing is removed between two timings (disk.py). For each: wall seconds, processor
+seconds and peak memory of all that the builder started, and the size of the archive. BENCH_DIR chooses the work folder."""
 import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import disk
 import workloads
 from builders import Buildah, Docker, Kiln
-from meter import Peak
+from meter import measured
+from runc import Runc
 
-PHASES = ("cold", "noop", "edit")
-
-
-def timed(builder, context, out):
-    os.sync()
-    before = builder.meter.seconds()
-    with Peak(builder.meter) as peak:
-        started = time.monotonic()
-        builder.build(context, out)
-        wall = time.monotonic() - started
-    cpu = None if before is None else builder.meter.seconds() - before
-    return {"wall_seconds": wall, "cpu_seconds": cpu, "peak_memory_bytes": peak.bytes}
+PHASES = ("cold", "noop", "noop-new", "edit")
 
 
-def measure(builders, work, names, runs):
+def attempt(results, row, what):
+    """Adds what was measured to the results, or the error."""
+    try:
+        row |= what()
+    except RuntimeError as error:
+        row["error"] = str(error)
+        print(f"!! {row['workload']} {row['phase']} {row['builder']}: {error}", file=sys.stderr)
+    results.append(row)
+
+
+def read_all(folder):
+    """So that no builder reads from the disk what the next one finds in memory."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.read_bytes()
+
+
+def one_phase(builder, phase, context, out):
+    if phase in ("cold", "noop-new"):
+        out.unlink(missing_ok=True)
+    builder.before(out)
+    row = measured(builder.meter, builder.build(context, out), builder.env)
+    return row | {"archive_bytes": out.stat().st_size}
+
+
+def measure(builders, runc, work, names, runs):
     results = []
     for name in names:
         context, edit = workloads.ALL[name](work / "contexts")
+        read_all(context)
         for run in range(runs):
-            for phase in PHASES:
+            # Another one begins each time.
+            turn = [builders[(i + run) % len(builders)] for i in range(len(builders))]
+            turn = [builder for builder in turn if builder.most_runs is None or run < builder.most_runs]
+            for builder in turn:
+                builder.reset()
+            for phase in PHASES[:1] if name == "nosteps" else PHASES:
                 if phase == "edit":
                     if not edit:
                         continue
-                    edit(1000 + run)
-                for builder in builders:
-                    out = work / f"out-{builder.name}.tar"
-                    row = {"workload": name, "phase": phase, "builder": builder.name, "run": run}
-                    try:
-                        if phase == "cold":
-                            builder.reset()
-                            out.unlink(missing_ok=True)
-                        row |= timed(builder, context, out)
-                    except RuntimeError as error:
-                        row["error"] = str(error)
-                        print(f"!! {name} {phase} {builder.name}: {error}", file=sys.stderr)
-                    results.append(row)
-        show(results, name, builders)
+                    # Not the bytes that an earlier run has left.
+                    edit(int(time.time()))
+                for builder in turn:
+                    if phase in builder.phases:
+                        row = {"workload": name, "phase": phase, "builder": builder.name, "run": run}
+                        attempt(results, row, lambda: one_phase(builder, phase, context, work / f"out-{builder.name}.tar"))
+            if name == "steps" and runc:
+                attempt(results, {"workload": name, "phase": "cold", "builder": runc.name, "run": run}, runc.steps)
+        show(results, name)
     return results
 
 
-def show(results, name, builders):
+def show(results, name):
     for phase in PHASES:
         cells = []
-        for builder in builders:
+        for builder in dict.fromkeys(row["builder"] for row in results):
             walls = [row["wall_seconds"] for row in results
-                     if (row["workload"], row["phase"], row["builder"]) == (name, phase, builder.name) and "wall_seconds" in row]
+                     if (row["workload"], row["phase"], row["builder"]) == (name, phase, builder) and "wall_seconds" in row]
             if walls:
-                cells.append(f"{builder.name} {statistics.median(walls):8.3f} s")
+                cells.append(f"{builder} {statistics.median(walls):8.3f} s")
         if cells:
-            print(f"{name:8}{phase:6}{'   '.join(cells)}", flush=True)
+            print(f"{name:8}{phase:9}{'   '.join(cells)}", flush=True)
 
 
 def machine():
@@ -78,29 +97,52 @@ def machine():
     return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "memory_gib": memory, "kernel": platform.release()}
 
 
+def work_folder():
+    """Where contexts, states and archives are, once it is fit to be measured in. From here on a benchmark that is told to
+    end ends what it has started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    work = Path(os.environ.get("BENCH_DIR") or Path(tempfile.gettempdir()) / "kiln-bench")
+    work.mkdir(parents=True, exist_ok=True)
+    # Of a benchmark that was killed.
+    disk.remove(work, work.glob("*-state-*"))
+    disk.settle(work)
+    return work
+
+
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    a.add_argument("--kiln")
-    a.add_argument("--peers", default="buildah,docker")
+    a.add_argument("--kiln", required=True)
+    a.add_argument("--peers", default="buildah,docker", help="of buildah, docker; empty for none")
+    a.add_argument("--targets", action="store_true", help="Docker alone: all that the targets need, in less time")
     a.add_argument("--only", default=",".join(workloads.ALL))
     a.add_argument("--runs", type=int, default=5)
     a.add_argument("--json", required=True)
     a = a.parse_args()
-    work = Path(os.environ.get("BENCH_DIR") or Path(tempfile.gettempdir()) / "kiln-bench")
-    work.mkdir(parents=True, exist_ok=True)
-    started = time.strftime("%Y-%m-%d")
-    builders = []
+    names, peers = a.only.split(","), ["docker"] if a.targets else list(filter(None, a.peers.split(",")))
+    unknown = [name for name in names if name not in workloads.ALL] + [p for p in peers if p not in ("buildah", "docker")]
+    if unknown:
+        sys.exit(f"bench.py: no workload or builder is called {', '.join(unknown)}; workloads: {', '.join(workloads.ALL)}; "
+                 "builders: buildah, docker")
+    if "steps" in names and "nosteps" not in names:
+        names.insert(names.index("steps") + 1, "nosteps")
+    work = work_folder()
+    started, clock = time.strftime("%Y-%m-%d %H:%M"), time.monotonic()
+    builders, runc = [], None
     try:
-        if a.kiln:
-            builders.append(Kiln(work, a.kiln))
-        for peer in filter(None, a.peers.split(",")):
+        builders.append(Kiln(work, a.kiln))
+        for peer in peers:
             builders.append({"buildah": Buildah, "docker": Docker}[peer](work))
-        results = measure(builders, work, a.only.split(","), a.runs)
+        if "steps" in names:
+            runc = Runc(work)
+        results = measure(builders, runc, work, names, a.runs)
     finally:
-        for builder in builders:
+        stoppable = [*builders, runc] if runc else builders
+        for builder in stoppable:
             builder.stop()
-    document = {"date": started, "machine": machine(), "runs": a.runs, "command": f"tests/bench/run.sh --runs {a.runs} --only {a.only} --peers {a.peers}",
-                "builders": {builder.name: builder.version for builder in builders}, "results": results}
+    document = {"date": started, "machine": machine(), "runs": a.runs, "minutes": round((time.monotonic() - clock) / 60, 1),
+                "command": f"tests/bench/run.sh --runs {a.runs} --only {','.join(names)} --peers {','.join(peers)}",
+                "builders": {builder.name: builder.version for builder in builders},
+                "runc": runc and runc.version, "results": results}
     Path(a.json).write_text(json.dumps(document, indent=1) + "\n")
     return 1 if any("error" in row for row in results) else 0
 

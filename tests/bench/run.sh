@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
-# run.sh [--runs N] [--only steps,many] [--peers buildah,docker]: Kiln beside buildah and Docker's BuildKit. Writes the raw
-# numbers to docs/bench/ and makes docs/benchmarks.md of them. OUT names another folder for both. As root.
-# KILN names the program; otherwise it is built. About 6 GB in BENCH_DIR, which is /tmp/kiln-bench unless set.
+# run.sh [--runs N] [--only steps,many] [--peers buildah,docker] [--targets]: Kiln beside buildah and Docker's BuildKit. Writes
+# the raw numbers to docs/bench/ and makes docs/benchmarks.md of them, with the targets at its top. OUT names another folder
+# for both. As root. --targets leaves buildah out: all that the targets need. A whole run of 5 takes three quarters of an hour;
+# do nothing else on the machine meanwhile. Run it twice: the page shows whether both agree.
+# KILN names the program; otherwise it is built. About 10 GB in BENCH_DIR, which is /tmp/kiln-bench unless set.
+#
+# The other benchmarks: growth.sh, how Kiln grows; ship.sh, pulls and pushes; instructions.sh, what CI compares. table.sh docs
+# makes the page anew of what they measured last.
 set -euo pipefail
-top=$(cd "$(dirname "$0")/../.." && pwd)
-export PATH="$PATH:$HOME/.cargo/bin"
-"$top/tests/packages.sh" busybox-static buildah runc python3 gcc libc6-dev ca-certificates
-if [ -z "${KILN:-}" ]; then
-  (cd "$top" && cargo build --quiet --release --locked -p kiln)
-  KILN=$top/target/$(rustc -vV | sed -n 's/^host: //p')/release/kiln
-fi
+. "$(dirname "$0")/program.sh"
+help_of bench.py "$@"
+program busybox-static buildah runc
 out=${OUT:-$top/docs}
 mkdir -p "$out/bench"
-raw=$out/bench/$(date +%F)-$(nproc)-cores.json
-python3 "$top/tests/bench/bench.py" --kiln "$KILN" --json "$raw" "$@"
-"$top/tests/bench/table.sh" "$out"
+raw=$out/bench/$(date +%FT%H%M)-$(nproc)-cores.json
+status=0
+python3 "$top/tests/bench/bench.py" --kiln "$KILN" --json "$raw" "$@" || status=$?
+[ ! -e "$raw" ] || "$top/tests/bench/table.sh" "$out"
+exit "$status"

@@ -13,13 +13,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-from bench import machine
+import disk
+from bench import machine, work_folder
 from builders import Buildah, Builder, Docker, Kiln, _words
-from meter import Peak
+from meter import measured
 from workloads import _text
 
 LAYERS = 10
@@ -62,14 +62,27 @@ def free_port():
         return trial.getsockname()[1]
 
 
-class KilnShip(Kiln):
+class Shipper:
+    """What is asked of each beside a builder's: the commands that are timed."""
+
+    def pull(self, image):
+        raise NotImplementedError
+
+    def push(self, image, to):
+        raise NotImplementedError
+
+    def before_push(self, image, to):
+        """What a push needs and is none; not timed."""
+
+
+class KilnShip(Shipper, Kiln):
     """Unpacks while it pulls, as `buildah` and `docker` unpack."""
 
     def pull(self, image):
-        self.run([self.exe, "--root", self.root, "pull", "-q", image])
+        return [self.exe, "--root", self.root, "pull", "-q", image]
 
     def push(self, image, to):
-        self.run([self.exe, "--root", self.root, "push", "-q", image, to])
+        return [self.exe, "--root", self.root, "push", "-q", image, to]
 
 
 class KilnBlobs(KilnShip):
@@ -77,55 +90,43 @@ class KilnBlobs(KilnShip):
 
     name = "kiln --no-unpack"
 
-    def __init__(self, work, exe):
-        super().__init__(work, exe)
-        self.root = self.work / "kiln-blobs-root"
-
     def pull(self, image):
-        self.run([self.exe, "--root", self.root, "pull", "-q", "--no-unpack", image])
+        return [self.exe, "--root", self.root, "pull", "-q", "--no-unpack", image]
 
 
-class Skopeo(Builder):
-    """Between a registry and an OCI layout."""
+class Skopeo(Shipper, Builder):
+    """Between a registry and an OCI layout, its state folder."""
 
     name = "skopeo"
 
     def __init__(self, work):
         super().__init__(work)
-        self.layout = self.work / "skopeo-layout"
         self.version = _words(["skopeo", "--version"])
 
-    def reset(self):
-        shutil.rmtree(self.layout, ignore_errors=True)
-
     def pull(self, image):
-        self.run(["skopeo", "copy", "--src-tls-verify=false", f"docker://{image}", f"oci:{self.layout}:x"])
+        return ["skopeo", "copy", "--src-tls-verify=false", f"docker://{image}", f"oci:{self.root}:x"]
 
     def push(self, _, to):
-        self.run(["skopeo", "copy", "--dest-tls-verify=false", f"oci:{self.layout}:x", f"docker://{to}"])
+        return ["skopeo", "copy", "--dest-tls-verify=false", f"oci:{self.root}:x", f"docker://{to}"]
 
 
-class BuildahShip(Buildah):
+class BuildahShip(Shipper, Buildah):
     def pull(self, image):
-        self.run([*self.start, "pull", "--tls-verify=false", image])
+        return [*self.start, "pull", "--tls-verify=false", image]
 
     def push(self, image, to):
-        self.run([*self.start, "push", "--tls-verify=false", image, f"docker://{to}"])
+        return [*self.start, "push", "--tls-verify=false", image, f"docker://{to}"]
 
 
-class DockerShip(Docker):
-    def reset(self):
-        ids = _words(["docker", "images", "-aq"], self.env).split()
-        if ids:
-            self.run(["docker", "rmi", "-f", *ids])
-        self.run(["docker", "system", "prune", "-af"])
-
+class DockerShip(Shipper, Docker):
     def pull(self, image):
-        self.run(["docker", "pull", "-q", image])
+        return ["docker", "pull", "-q", image]
 
-    def push(self, image, to):
+    def before_push(self, image, to):
         self.run(["docker", "tag", image, to])
-        self.run(["docker", "push", "-q", to])
+
+    def push(self, image, to):
+        return ["docker", "push", "-q", to]
 
 
 def make_image(kiln, work, registry, mib):
@@ -150,19 +151,7 @@ def make_image(kiln, work, registry, mib):
     image = f"{registry.address}/ship:1"
     root = work / "ship-root"
     subprocess.run([kiln, "--root", root, "build", "-q", "--push", "-t", image, context], check=True, stdout=subprocess.DEVNULL)
-    shutil.rmtree(root)
-    return image
-
-
-def timed(shipper, what):
-    os.sync()
-    before = shipper.meter.seconds()
-    with Peak(shipper.meter) as peak:
-        started = time.monotonic()
-        what()
-        wall = time.monotonic() - started
-    cpu = None if before is None else shipper.meter.seconds() - before
-    return {"wall_seconds": wall, "cpu_seconds": cpu, "peak_memory_bytes": peak.bytes}
+    return image, root
 
 
 def measure(shippers, image, empty, runs):
@@ -174,20 +163,20 @@ def measure(shippers, image, empty, runs):
                 try:
                     if phase == "pull":
                         shipper.reset()
-                        row |= timed(shipper, lambda: shipper.pull(image))
+                        argv = shipper.pull(image)
                     else:
                         # Another name for each run: nobody may know that the registry has it.
                         empty.start(empty=True)
                         to = f"{empty.address}/ship{run}:1"
-                        row |= timed(shipper, lambda: shipper.push(image, to))
+                        shipper.before_push(image, to)
+                        argv = shipper.push(image, to)
+                    row |= measured(shipper.meter, argv, shipper.env)
                 except RuntimeError as error:
                     row["error"] = str(error)
                     print(f"!! {phase} {shipper.name}: {error}", file=sys.stderr)
                 results.append(row)
                 if "wall_seconds" in row:
                     print(f"{run} {phase} {shipper.name:18}{row['wall_seconds']:8.3f} s {row['cpu_seconds'] or 0:8.3f} s cpu", flush=True)
-            # What one keeps must not fill the disk that the next writes to.
-            shipper.reset()
     return results
 
 
@@ -199,13 +188,12 @@ def main():
     a.add_argument("--mib", type=int, default=500)
     a.add_argument("--json", required=True)
     a = a.parse_args()
-    work = Path(os.environ.get("BENCH_DIR") or Path(tempfile.gettempdir()) / "kiln-bench")
-    work.mkdir(parents=True, exist_ok=True)
-    started = time.strftime("%Y-%m-%d")
+    work = work_folder()
+    started = time.strftime("%Y-%m-%d %H:%M")
     full, empty = Registry(work / "registry", free_port()), Registry(work / "registry-empty", free_port())
-    shippers, results = [], []
+    shippers, results, root = [], [], None
     try:
-        image = make_image(a.kiln, work, full, a.mib)
+        image, root = make_image(a.kiln, work, full, a.mib)
         shippers += [KilnShip(work, a.kiln), KilnBlobs(work, a.kiln)]
         for peer in filter(None, a.peers.split(",")):
             shippers.append({"skopeo": Skopeo, "buildah": BuildahShip, "docker": DockerShip}[peer](work))
@@ -213,6 +201,8 @@ def main():
     finally:
         for shipper in shippers:
             shipper.stop()
+        if root:
+            disk.remove(work, [root])
         full.stop()
         empty.stop()
     document = {"date": started, "machine": machine(), "runs": a.runs, "mib": a.mib, "layers": LAYERS,

@@ -1,28 +1,31 @@
 #!/usr/bin/env python3
-"""table.py RAW.json...: docs/benchmarks.md, on standard output, of what run.sh and ship.sh measured."""
+"""table.py DIR: docs/benchmarks.md, on standard output, of the newest numbers in DIR, which run.sh, growth.sh and ship.sh
+have measured. Of run.sh's it takes the two newest of this kind, to show whether they agree."""
 import json
-import statistics
 import sys
 from pathlib import Path
 
+import plot
+import targets
+from targets import median, seconds, select
+
 WORKLOADS = {
     "steps": "60 RUN steps that do nothing much: the fixed cost of a step",
+    "nosteps": "the same without the 60 steps",
     "many": "40,000 small files (160 MB), copied whole",
     "big": "768 MiB in 12 files, half of it compressible",
     "stages": "16 independent stages of 0.5 s each, then a join",
     "diff": "a RUN that writes 20,000 files and one that deletes half of them",
     "mono": "a repository of 40,000 files of which 100 are used; the edit is elsewhere",
 }
-PHASES = {"cold": "nothing known", "noop": "nothing changed", "edit": "one file changed"}
+PHASES = {"cold": "nothing known", "noop": "nothing changed, the archive is there", "noop-new": "nothing changed, the archive is gone",
+          "edit": "one file changed"}
 
 
-def median(rows, key):
-    values = [row[key] for row in rows if row.get(key) is not None]
-    return statistics.median(values) if values else None
-
-
-def seconds(value):
-    return "–" if value is None else f"{value:.3f}" if value < 1 else f"{value:.2f}"
+def on(document):
+    machine = document["machine"]
+    return (f"{document['date']}, {document['runs']} run{'s' * (document['runs'] != 1)}; {machine['cpu']}, {machine['cores']} cores, "
+            f"{machine['memory_gib']} GiB, Linux {machine['kernel']}.")
 
 
 def cell(rows, wall_of_kiln):
@@ -37,38 +40,93 @@ def cell(rows, wall_of_kiln):
             f"{seconds(median(rows, 'cpu_seconds'))} cpu, {memory} MiB")
 
 
+def demands(documents, growth):
+    newest = documents[0]
+    docker = newest["builders"].get("docker", "Docker, which was not measured").split(", github")[0]
+    print(f"""
+## The targets
+
+Ratios are BuildKit's time over Kiln's: the same Dockerfile and context, the same run, an OCI archive with gzip layers at
+the end. Behind each the medians, in seconds: BuildKit's : Kiln's. BuildKit is that of
+{docker}; beside it stands what the newer v0.32 took on another machine
+of two cores, over Kiln's seconds here: not measured in these runs, for the order of magnitude alone.
+""")
+    for number, document in enumerate(documents, 1):
+        print(f"- {'run ' + str(number) if len(documents) > 1 else 'the run'}: {on(document)}")
+    print()
+    print("\n".join(targets.speed(documents)))
+    print()
+    print("\n".join(targets.sizes(documents, growth)))
+    found = targets.apart(documents)
+    if found:
+        print(f"\nBetween the two runs Kiln's medians differ by {found[2]:.0%} in the middle, and by {found[0]:.0%} at most ({found[1]}).")
+
+
+def steps(document):
+    rows = list(targets.step_rows(document))
+    if not rows:
+        return
+    print(f"""
+## A step beside runc
+
+60 trivial steps: milliseconds for each, and the same without what the build takes that has none of them. A `runc run` of
+the same command has no layers below it, leaves no layer and keeps no record; it is in no builder ({document.get('runc') or 'not measured'}).
+
+| program | ms a step | without what 0 steps take |
+|---|---|---|""")
+    for builder, whole, without in rows:
+        print(f"| {builder} | {whole:.1f} | {'–' if without is None else f'{without:.1f}'} |")
+
+
 def table(document):
     results, builders = document["results"], list(document["builders"])
-    yield "| workload | phase | " + " | ".join(builders) + " |"
-    yield "|---|---|" + "---|" * len(builders)
+    sizes = any(row.get("archive_bytes") for row in results)
+    yield "| workload | phase | " + " | ".join(builders) + (" | archive, MiB |" if sizes else " |")
+    yield "|---|---|" + "---|" * (len(builders) + sizes)
     for workload in dict.fromkeys(row["workload"] for row in results):
         for phase in PHASES:
-            of = {b: [row for row in results if (row["workload"], row["phase"], row["builder"]) == (workload, phase, b)]
-                  for b in builders}
+            of = {b: select(document, workload, phase, b) for b in builders}
             if not any(of.values()):
                 continue
             kiln = median(of.get("kiln", []), "wall_seconds")
             cells = [cell(of[b], kiln if b != "kiln" else None) for b in builders]
+            if sizes:
+                cells.append(archives(of) if phase in ("cold", "edit") else "")
             yield f"| {workload} | {phase} | " + " | ".join(cells) + " |"
 
 
-def builds(raw, document):
-    machine = document["machine"]
+def archives(of):
+    """The size of each builder's archive, and Kiln's beside BuildKit's."""
+    found = {builder: median(rows, "archive_bytes") for builder, rows in of.items()}
+    text = " : ".join("–" if size is None else f"{size / (1 << 20):.1f}" for size in found.values())
+    if found.get("kiln") and found.get("docker"):
+        text += f"<br>{found['kiln'] / found['docker']:.3f} of docker's"
+    return text
+
+
+def builds(raws, document):
+    files = " and ".join(f"`docs/bench/{raw.name}`" for raw in raws)
     print(f"""
 ## Builds
 
-Written by `tests/bench/run.sh`; the raw data is in `docs/bench/{raw.name}`.
+Written by `tests/bench/run.sh`; the raw data is in {files}, the newest of which is shown here.
 
 The same Dockerfiles through several builders, which take turns on one machine. Every build ends with an OCI archive on
 disk, with gzip layers. In a cell: the median of the wall seconds (and how many times Kiln's), least and greatest; below
-it the medians of the processor seconds, and of the peak resident memory, of all processes that the builder started, its
-daemon and its steps included. What was written before is flushed to disk before each timing.
+it the medians of the processor seconds, and of the peak resident memory (shared pages once), of all processes that the
+builder started, its daemon and its steps included. What was written before is flushed to disk before each timing. A cold
+build has a new state folder (Docker a new daemon, warmed up by a build of something else), and nothing is removed between
+two timings.
 
-{document['date']}, {document['runs']} runs; {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Linux {machine['kernel']}.
+{on(document)}
 """)
     for name, version in document["builders"].items():
         print(f"- {name}: {version}")
-    print("- buildah builds with `--isolation chroot`, which makes fewer namespaces than the others do.\n")
+    if "buildah" in document["builders"]:
+        most = 1 + max((row["run"] for row in select(document, builder="buildah")), default=0)
+        print(f"- buildah builds with `--isolation chroot`, which makes fewer namespaces than the others do; it has {most} run{'s' * (most != 1)}, and refuses "
+              "to write over an archive.")
+    print()
     print("\n".join(table(document)))
     print("\n| workload | what it is |\n|---|---|")
     for name in dict.fromkeys(row["workload"] for row in document["results"]):
@@ -76,8 +134,53 @@ daemon and its steps included. What was written before is flushed to disk before
     print("\nPhases: " + "; ".join(f"{name}, {meaning}" for name, meaning in PHASES.items()) + ".")
 
 
+def grows(folder, documents):
+    print("""
+## Growth
+
+Written by `tests/bench/growth.sh`. Kiln alone, to an OCI archive: against the number of files of about 1 KB, and against
+the bytes, in files of 64 MiB of which a quarter is random. The axes of the times are logarithmic, those of memory are not.
+An exponent of 1 is linear growth, less is a fixed cost that still counts.""")
+    for document in documents:
+        kind = document["kind"]
+        _, scale, unit = plot.UNITS[kind]
+        print(f"\n{'The number of files' if kind == 'files' else 'The bytes'}: {on(document)}\n")
+        sizes = sorted({row["size"] for row in document["results"]})
+        print(f"| {'files' if kind == 'files' else 'MiB'} | " + " | ".join(plot.PHASES) + " |\n|---|" + "---|" * len(plot.PHASES))
+        for size in sizes:
+            cells = []
+            for phase in plot.PHASES:
+                rows = [row for row in document["results"] if (row["size"], row["phase"]) == (size, phase)]
+                wall, peak = median(rows, "wall_seconds"), median(rows, "peak_memory_bytes")
+                cells.append(f"{seconds(wall)} s, {peak / (1 << 20):.0f} MiB" if wall and peak else seconds(wall))
+            print(f"| {size:,} | " + " | ".join(cells) + " |")
+        found, memory = plot.growth(document), plot.bytes_per_file(document) if kind == "files" else {}
+        if found:
+            print(f"| {unit}, by least squares | " + " | ".join(f"{found[p][0] * scale:.1f}" if p in found else "–" for p in plot.PHASES) + " |")
+            print("| exponent between the two largest | " + " | ".join(f"{found[p][2]:.2f}" if p in found else "–" for p in plot.PHASES) + " |")
+        if memory:
+            print(f"| bytes of memory a file beyond {plot.FREE_FILES:,} | " + " | ".join(f"{memory[p]:.0f}" if p in memory else "–" for p in plot.PHASES) + " |")
+        print()
+        for what in ("time", "memory"):
+            if (folder / f"growth-{kind}-{what}.svg").exists():
+                print(f"![{what} against {kind}](bench/growth-{kind}-{what}.svg)")
+
+
+def instructions(counts):
+    print("""
+## Instructions
+
+What `.ci/run` compares with, by `tests/bench/instructions.sh`: instructions in user space on one core, as callgrind counts
+them. They do not depend on how busy a machine is. A build that takes 10 % more fails.
+""")
+    for architecture, found in counts.items():
+        print(f"| {architecture} | instructions |\n|---|---|")
+        for name, counted in found.items():
+            print(f"| {name} | {counted / 1e6:,.1f} million |")
+
+
 def ship(raw, document):
-    machine, results = document["machine"], document["results"]
+    results = document["results"]
     print(f"""
 ## Pulls and pushes
 
@@ -89,7 +192,7 @@ begins without an image, and each push sends what was pulled. The registry, on t
 `buildah` and `docker` unpack what they pull; `kiln --no-unpack` and `skopeo` keep the blobs. Of what is pushed `buildah` makes
 the blobs anew. In a cell as above: the median of the wall seconds, least and greatest; processor seconds, peak memory.
 
-{document['date']}, {document['runs']} runs; {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Linux {machine['kernel']}.
+{on(document)}
 """)
     for name, version in document["builders"].items():
         print(f"- {name}: {version}")
@@ -102,11 +205,58 @@ the blobs anew. In a cell as above: the median of the wall seconds, least and gr
         print(f"| {name} | {cells[0]} | {cells[1]} |")
 
 
+def how():
+    print("""
+## Measuring it anew
+
+    tests/bench/run.sh                     # builds beside buildah and Docker: three quarters of an hour, as root; run it twice
+    tests/bench/run.sh --targets           # the same beside Docker alone: what the targets need
+    tests/bench/run.sh --runs 1 --only steps,mono
+    tests/bench/growth.sh                  # how time and memory grow: half an hour
+    tests/bench/ship.sh                    # pulls and pushes
+    tests/bench/instructions.sh            # what CI compares; --renew writes what it compares with
+
+Each writes its numbers to `docs/bench/` and this page of the newest of them; `OUT=DIR` puts both elsewhere. Nothing else may
+run on the machine meanwhile. All say with `--help` what they can be told.""")
+
+
+def newest(folder, pattern):
+    """The newest numbers of a kind: (path, document) or None. Names begin with the date."""
+    return next(((path, json.loads(path.read_text())) for path in sorted(folder.glob(pattern), reverse=True)), None)
+
+
+def pair(folder, pattern):
+    """The newest numbers of a kind, and the newest before them that were measured by the same command on the same machine."""
+    last = newest(folder, pattern)
+    found = [last] if last else []
+    for path in sorted(folder.glob(pattern), reverse=True) if last else []:
+        document = json.loads(path.read_text())
+        if path != last[0] and all(document.get(key) == last[1].get(key) for key in ("command", "machine")):
+            return [*found, (path, document)]
+    return found
+
+
 def main():
+    if len(sys.argv) != 2:
+        sys.exit("table.py DIR")
+    folder = Path(sys.argv[1])
+    runs = pair(folder, "*-cores.json")
+    raws, documents = [path for path, _ in runs], [document for _, document in runs]
+    growth = [json.loads(path.read_text()) for kind in ("files", "mebibytes") if (path := folder / f"growth-{kind}.json").exists()]
     print("# Benchmarks")
-    for raw in map(Path, sys.argv[1:]):
-        document = json.loads(raw.read_text())
-        (ship if "layers" in document else builds)(raw, document)
+    if documents:
+        demands(documents, next((document for document in growth if document["kind"] == "files"), None))
+        steps(documents[0])
+        builds(raws, documents[0])
+    if growth:
+        grows(folder, growth)
+    shipped = newest(folder, "*-cores-ship.json")
+    if shipped:
+        ship(*shipped)
+    counts = Path(__file__).resolve().with_name("instructions.json")
+    if counts.exists():
+        instructions(json.loads(counts.read_text()))
+    how()
 
 
 if __name__ == "__main__":
