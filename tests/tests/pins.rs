@@ -126,6 +126,10 @@ fn a_build_in_which_nothing_changed_asks_nobody() {
     for flags in [&["--pull"][..], &["--pull=always"], &["--pull=newer"], &["--resolve-ttl", "0"]] {
         assert!(place.questions(flags) > 0, "{flags:?}");
     }
+    // What was built is gone through once more, to be remembered; nobody is asked for that.
+    place.dockerfile(&format!("FROM {}/base:1\nRUN echo other > /said\n", place.host));
+    let once = place.questions(&["--resolve-ttl", "0"]);
+    assert_eq!(once, place.questions(&["--resolve-ttl", "0"]));
     for flags in [&["--pull=false"][..], &["--pull=missing"], &["--pull=never"], &["--resolve-ttl=1h30m"]] {
         assert_eq!(place.questions(flags), 0, "{flags:?}");
     }

@@ -32,6 +32,14 @@ pub enum Command {
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]
     Build(Box<Build>),
+    /// Anything else.
+    #[command(flatten)]
+    Other(Other),
+}
+
+/// What to do with what was built, or with what others have built.
+#[derive(Debug, Subcommand)]
+pub enum Other {
     /// Run a command in an image of the local store
     Run(Box<Run>),
     /// List the images of the local store

@@ -13,7 +13,7 @@ use engine::{Client, Clock, Surroundings, Time};
 use crate::flags::SecretSource;
 
 /// Contexts, secrets and agents of this machine.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Machine {
     /// Folders by context name.
     pub contexts: BTreeMap<String, PathBuf>,
@@ -83,6 +83,16 @@ pub fn surroundings() -> Surroundings {
 /// A variable of the environment that is text and not empty.
 pub fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Tells this program from every other, and from what it was before it was built anew.
+pub fn program() -> String {
+    use std::os::unix::fs::MetadataExt;
+    let file = fs::metadata("/proc/self/exe").map_or(String::new(), |found| {
+        let (changed, rest) = (found.ctime(), found.ctime_nsec());
+        format!("{}:{} {} {changed}.{rest}", found.dev(), found.ino(), found.size())
+    });
+    format!("kiln {} {file}", env!("CARGO_PKG_VERSION"))
 }
 
 /// The state folder where none is named.

@@ -1,8 +1,12 @@
 //! Ctrl-C, as a value that every effect can see.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use tokio::sync::Notify;
@@ -13,10 +17,21 @@ use crate::error::Cause;
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Shared {
     set: AtomicBool,
     wake: Notify,
+    /// What is to be done when it is set.
+    acts: Mutex<BTreeMap<u64, Act>>,
+    numbers: AtomicU64,
+}
+
+type Act = Box<dyn FnOnce() + Send>;
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cancel").field("set", &self.set).finish_non_exhaustive()
+    }
 }
 
 impl Cancel {
@@ -29,6 +44,11 @@ impl Cancel {
     pub fn set(&self) {
         self.0.set.store(true, Ordering::SeqCst);
         self.0.wake.notify_waiters();
+        // Under the lock, so that nothing is called after its watch was dropped.
+        let mut acts = self.0.acts.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((_, act)) = acts.pop_first() {
+            act();
+        }
     }
 
     /// Whether it is set.
@@ -63,34 +83,49 @@ impl Cancel {
 }
 
 /// Calls back until it is dropped; see [`Cancel::on_set`].
-pub(crate) struct Watch(Arc<AtomicBool>, Cancel);
+pub(crate) struct Watch(u64, Cancel);
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-        self.1.0.wake.notify_waiters();
+        self.1.0.acts.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
     }
 }
 
 impl Cancel {
-    /// Calls `act` once this is set, at once if it is, and never after what is returned was dropped. Needs a tokio runtime.
+    /// Calls `act` once this is set, at once if it is, and never after what is returned was dropped. It must not wait, and
+    /// not set or watch this very one.
     pub(crate) fn on_set(&self, act: impl FnOnce() + Send + 'static) -> Watch {
-        let over = Arc::new(AtomicBool::new(false));
-        let (watched, ended) = (self.clone(), over.clone());
-        tokio::spawn(async move {
-            loop {
-                let woken = watched.0.wake.notified();
-                tokio::pin!(woken);
-                woken.as_mut().enable();
-                if ended.load(Ordering::SeqCst) {
-                    return;
-                }
-                if watched.is_set() {
-                    return act();
-                }
-                woken.await;
-            }
-        });
-        Watch(over, self.clone())
+        let number = self.0.numbers.fetch_add(1, Ordering::Relaxed);
+        let mut acts = self.0.acts.lock().unwrap_or_else(PoisonError::into_inner);
+        // Looked at under the lock: who sets it looks for acts later than that.
+        if self.is_set() {
+            act();
+        } else {
+            acts.insert(number, Box::new(act));
+        }
+        drop(acts);
+        Watch(number, self.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_watched_for_is_done_once_and_not_after_the_watch_ended() {
+        let (cancel, done) = (Cancel::new(), Arc::new(Mutex::new(Vec::new())));
+        let act = |name: &'static str| {
+            let done = done.clone();
+            move || done.lock().expect("held shortly").push(name)
+        };
+        let watched = cancel.on_set(act("watched"));
+        drop(cancel.on_set(act("dropped")));
+        assert!(done.lock().expect("held shortly").is_empty());
+        cancel.set();
+        cancel.set();
+        drop(watched);
+        let _late = cancel.on_set(act("late"));
+        assert_eq!(*done.lock().expect("held shortly"), ["watched", "late"]);
     }
 }

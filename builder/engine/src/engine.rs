@@ -24,12 +24,14 @@ use crate::{
         Effects,
         context::Contexts,
         early::{Encoding, Planned},
+        etc::Etc,
         git::References,
         http::Files,
         pull::{Images, Turns},
     },
     error::{Cause, Error},
     limits::Limits,
+    memo::{self, Recorder},
     progress::{Event, SharedSink, Warning},
     request::BuildRequest,
 };
@@ -68,9 +70,8 @@ impl Engine {
     /// It cannot be read or written, or was made by another Kiln.
     pub fn open(settings: Settings) -> Result<Engine, Error> {
         let Settings { root, clock, registry, surroundings, jobs, limits } = settings;
-        let now = clock.clone();
-        let clock_of_store = store::Clock::new(move || UNIX_EPOCH + Duration::from_nanos(now.now().0));
-        let options = Options { keep_free_bytes: limits.free_bytes, ..Options::new(root, clock_of_store) };
+        let options =
+            Options { keep_free_bytes: limits.free_bytes, ..Options::new(root, clock_of_store(&clock)) };
         let store = Store::open(options)?;
         Ok(Engine { store, clock, registry, surroundings, jobs, limits })
     }
@@ -87,13 +88,20 @@ impl Engine {
         sink: SharedSink,
         cancel: Cancel,
     ) -> Result<BuildOutcome, Error> {
-        let effects = Arc::new(self.effects(client, sink, request.explain)?);
+        let recorder = Recorder::of(&request, &*client, &sink);
+        let sink = recorder.clone().map_or(sink, |recorder| recorder as SharedSink);
+        let again = recorder.as_ref().map(|_| request.clone());
+        let effects = Arc::new(Effects { recorder, ..self.effects(client, sink, request.explain)? });
         let over = effects.over.clone();
         let stopped = cancel.on_set({
             let over = over.clone();
             move || over.set()
         });
-        let built = build::build(effects, request, self.jobs, cancel).await;
+        let built = build::build(effects.clone(), request, self.jobs, cancel.clone()).await;
+        if let (Ok(outcome), Some(request)) = (&built, again) {
+            memo::keep(&effects, request, outcome, self.jobs, cancel).await;
+        }
+        drop(effects);
         drop(stopped);
         over.set();
         if built.is_err() {
@@ -171,6 +179,7 @@ impl Engine {
             client,
             registry: self.registry.hearing(heard_by(&sink)),
             sink,
+            recorder: None,
             clock: self.clock.clone(),
             empty,
             explain,
@@ -180,6 +189,7 @@ impl Engine {
             turns: Turns::default(),
             files: Files::default(),
             references: References::default(),
+            etc: Etc::default(),
             surroundings: self.surroundings.clone(),
             limits: self.limits,
             over: Cancel::new(),
@@ -191,6 +201,12 @@ impl Engine {
             checks: OnceLock::new(),
         })
     }
+}
+
+/// The clock as the store has it.
+pub(crate) fn clock_of_store(clock: &Clock) -> store::Clock {
+    let now = clock.clone();
+    store::Clock::new(move || UNIX_EPOCH + Duration::from_nanos(now.now().0))
 }
 
 /// What a person should know of registries, as warnings of this operation.

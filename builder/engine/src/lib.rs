@@ -10,6 +10,7 @@
 //! | `export/` | how does a result leave? |
 //! | `push/`   | how does an image reach a registry? |
 //! | `daemon.rs` | how does an image reach a Docker Engine? |
+//! | `memo/`   | was all of this built before, and has nothing changed? |
 //! | `local/`  | what can be done with images that are here, or that go from one registry to another? |
 
 mod build;
@@ -23,6 +24,7 @@ mod error;
 mod export;
 mod limits;
 mod local;
+mod memo;
 pub mod progress;
 mod push;
 mod request;
@@ -49,6 +51,7 @@ pub use local::{
     rollback::{RollbackError, RollbackRequest, RolledBack, TagRecord},
     run::{Container, RunRequest, Terminal, Volume},
 };
+pub use memo::{Recalled, Remember, recall};
 pub use request::{
     Asking, BuildRequest, ContextFrom, DanglingName, Destination, DockerfileFrom, ImageForm, Output,
     OutputEpoch, PullPolicy, Push,

@@ -6,6 +6,8 @@ use dockerfile::GitAddress;
 use image::{annotations::Annotations, assemble::Dialect};
 use oci::{Epoch, Reference};
 
+use crate::memo::Remember;
+
 /// One build.
 #[derive(Clone, Debug)]
 pub struct BuildRequest {
@@ -25,6 +27,8 @@ pub struct BuildRequest {
     pub explain: bool,
     /// `--pull`, `--resolve-ttl`: when registries are asked what the names of base images stand for.
     pub asking: Asking,
+    /// What else the build depends on, where the whole of it may be remembered.
+    pub remember: Option<Remember>,
 }
 
 /// When registries are asked what the names of base images stand for.

@@ -1,6 +1,6 @@
 //! What a vertex comes to.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, ffi::OsStr, path::PathBuf, sync::Arc};
 
 use image::folder::SourceFolder;
 use oci::Epoch;
@@ -62,13 +62,13 @@ impl Mounted {
     /// The folders for overlayfs, top first: without layers that hold nothing, and of one that is there twice only the upper, which
     /// hides the other. Overlayfs refuses a folder that it is given twice.
     pub(crate) fn lowers(&self) -> Vec<PathBuf> {
-        let mut lowers: Vec<PathBuf> = Vec::new();
-        for (layer, folder) in self.stack.layers().iter().zip(&self.folders).rev() {
-            if !layer.entries.is_empty() && !lowers.contains(folder) {
-                lowers.push(folder.clone());
-            }
-        }
-        lowers
+        let mut seen: BTreeSet<&OsStr> = BTreeSet::new();
+        let stacked = self.stack.layers().iter().zip(&self.folders).rev();
+        let wanted = stacked.filter(|(layer, folder)| {
+            // By the bytes of the path: comparing paths part by part takes long, and all are made in the same way.
+            !layer.entries.is_empty() && seen.insert(folder.as_os_str())
+        });
+        wanted.map(|(_, folder)| folder.clone()).collect()
     }
 
     /// The folders as sources of copies.

@@ -28,12 +28,14 @@ fn main() -> Result<(), Failure> {
     println!("|---|---|---|---|---|---|");
     for codec in [
         Codec::Uncompressed,
-        Codec::Gzip { level: 1 },
+        Codec::Gzip { level: Some(1) },
         Codec::GZIP,
-        Codec::Gzip { level: 9 },
-        Codec::EStargz { level: 1 },
+        Codec::Gzip { level: Some(6) },
+        Codec::Gzip { level: Some(9) },
+        Codec::EStargz { level: Some(1) },
         Codec::ESTARGZ,
-        Codec::EStargz { level: 9 },
+        Codec::EStargz { level: Some(6) },
+        Codec::EStargz { level: Some(9) },
         Codec::Zstd { level: 1 },
         Codec::ZSTD,
         Codec::Zstd { level: 9 },

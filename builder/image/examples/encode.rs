@@ -1,4 +1,4 @@
-//! Measures encoding: `encode CODEC LEVEL < TAR` compresses a tar from standard input, says how large and how fast.
+//! Measures encoding: `encode CODEC [LEVEL] < TAR` compresses a tar from standard input, says how large and how fast.
 
 use std::{
     io::{self, Read},
@@ -9,12 +9,12 @@ use image::{compress::Codec, encode::encode_tar};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
-    let level = arguments.get(2).map_or(Ok(6), |level| level.parse())?;
+    let level: Option<u32> = arguments.get(2).map(|level| level.parse()).transpose()?;
     let codec = match arguments.get(1).map(String::as_str) {
         Some("gzip") => Codec::Gzip { level },
-        Some("zstd") => Codec::Zstd { level },
+        Some("zstd") => Codec::Zstd { level: level.unwrap_or(3) },
         Some("estargz") => Codec::EStargz { level },
-        Some("zstd:chunked") => Codec::ZstdChunked { level },
+        Some("zstd:chunked") => Codec::ZstdChunked { level: level.unwrap_or(3) },
         _ => Codec::Uncompressed,
     };
     let mut tar = Vec::new();

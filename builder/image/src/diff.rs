@@ -26,9 +26,11 @@ pub fn diff(
 ) -> Result<Layer, ScanError> {
     let options = ScanOptions { purpose: Purpose::Upper(overlay), filter: &|_, _| Visit::Take, hashes };
     let scanned = scan(upper, &options)?;
+    // The root itself cannot be taken from the folder.
     let count = |layer: &Layer| {
+        let below = layer.entries.iter().filter(|(path, _)| !path.is_root());
         let opaque = layer.entries.values().filter(|node| node.kind == Kind::Directory { opaque: true });
-        (layer.entries.len(), opaque.count())
+        (below.count(), opaque.count())
     };
     let before = count(&scanned);
     let layer = changes(scanned, lower);

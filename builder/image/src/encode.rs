@@ -10,10 +10,10 @@ use oci::{BlobDigest, Descriptor, DiffId, Digest, MediaType};
 use tree::Layer;
 
 use crate::{
-    compress::{BadLevel, Codec, CompressWriter},
+    compress::{BadLevel, Blocks, Codec, CompressWriter, Encoder},
     contents::Contents,
-    layer_tar::{LayerTarError, TarOptions, write_layer},
-    pipe::{HashingWriter, Tee, chunks, hash},
+    layer_tar::{LayerTarError, Out, TarOptions, write_chunks},
+    pipe::{CHUNK, Hashing, HashingWriter},
     seekable::{SeekableWriter, Unindexed},
 };
 
@@ -34,6 +34,8 @@ pub struct EncodedLayer {
     pub annotations: BTreeMap<String, String>,
     /// Why it has none although its codec has.
     pub unindexed: Option<Unindexed>,
+    /// Where its blocks are, for an encoder that meets them again.
+    pub blocks: Blocks,
 }
 
 impl EncodedLayer {
@@ -64,7 +66,8 @@ pub enum EncodeError {
 
 /// Writes a layer's blob to `out` and says what it is.
 ///
-/// The same layer, options and codec give the same bytes on any host, with any number of threads.
+/// The same layer, options and codec give the same bytes on any host, with any number of threads, and whatever was
+/// encoded before.
 ///
 /// # Errors
 /// [`EncodeError`]; `out` then holds a partial blob.
@@ -72,10 +75,10 @@ pub fn encode_layer(
     layer: &Layer,
     contents: &dyn Contents,
     options: TarOptions,
-    codec: Codec,
+    encoder: impl Into<Encoder>,
     out: &mut dyn Write,
 ) -> Result<EncodedLayer, EncodeError> {
-    encode(codec, out, |tar| Ok(write_layer(layer, contents, options, tar)?))
+    encode(encoder.into(), out, &mut |tar| Ok(write_chunks(layer, contents, options, tar)?))
 }
 
 /// Compresses an uncompressed layer tar as it is, for instance one that was pulled under another codec.
@@ -84,106 +87,111 @@ pub fn encode_layer(
 /// [`EncodeError`]; `out` then holds a partial blob.
 pub fn encode_tar(
     tar: &mut dyn Read,
-    codec: Codec,
+    encoder: impl Into<Encoder>,
     out: &mut dyn Write,
 ) -> Result<EncodedLayer, EncodeError> {
-    encode(codec, out, |plain| {
-        let mut buffer = vec![0; 128 * 1024];
+    encode(encoder.into(), out, &mut |plain| {
         loop {
-            match tar.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(read) => plain.write_all(&buffer[..read]).map_err(EncodeError::Write)?,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(EncodeError::Read(error)),
+            let mut chunk = Vec::with_capacity(CHUNK);
+            match tar.take(CHUNK as u64).read_to_end(&mut chunk).map_err(EncodeError::Read)? {
+                0 => return Ok(()),
+                _ => plain(Arc::new(chunk)).map_err(EncodeError::Write)?,
             }
         }
     })
 }
 
+/// Writes the chunks of a tar.
+type WriteTar<'a> = &'a mut dyn FnMut(&mut Out<'_>) -> Result<(), EncodeError>;
+
 fn encode(
-    codec: Codec,
+    encoder: Encoder,
     out: &mut dyn Write,
-    write_tar: impl FnOnce(&mut dyn Write) -> Result<(), EncodeError>,
+    write_tar: WriteTar<'_>,
 ) -> Result<EncodedLayer, EncodeError> {
-    let media_type = MediaType::layer(codec.compression());
-    let (sender, receiver) = chunks();
+    let media_type = MediaType::layer(encoder.codec.compression());
     std::thread::scope(|scope| {
-        let diff = scope.spawn(move || hash(&receiver));
-        let written = match codec {
-            Codec::Uncompressed => write_plain(Tee::new(sender, out), write_tar),
-            Codec::Gzip { .. } | Codec::Zstd { .. } => write_blocks(
-                Tee::new(sender, CompressWriter::new(HashingWriter::new(out), codec)?),
-                write_tar,
-            ),
-            Codec::EStargz { .. } | Codec::ZstdChunked { .. } => write_indexed(
-                Tee::new(sender, SeekableWriter::new(HashingWriter::new(out), codec)?),
-                write_tar,
-            ),
+        let mut diff = Hashing::new(scope);
+        let written = match encoder.codec {
+            Codec::Uncompressed => write_plain(&mut diff, out, write_tar),
+            Codec::Gzip { .. } | Codec::Zstd { .. } => write_blocks(&mut diff, encoder, out, write_tar),
+            Codec::EStargz { .. } | Codec::ZstdChunked { .. } => {
+                write_indexed(&mut diff, encoder.codec, out, write_tar)
+            }
         }?;
-        let diff =
-            diff.join().map_err(|_| EncodeError::Write(io::Error::other("the hashing thread panicked")))?;
-        let (blob, size_bytes) = written.blob.unwrap_or((diff, written.diff_size_bytes));
+        let (diff, diff_size_bytes) = diff.finish().map_err(EncodeError::Write)?;
+        let (blob, size_bytes) = written.blob.unwrap_or((diff, diff_size_bytes));
         Ok(EncodedLayer {
             diff_id: DiffId::of_tar(diff),
             blob: BlobDigest::of_blob(blob),
             size_bytes,
-            diff_size_bytes: written.diff_size_bytes,
+            diff_size_bytes,
             media_type,
             annotations: written.annotations,
             unindexed: written.unindexed,
+            blocks: written.blocks,
         })
     })
 }
 
 /// A blob that was written, but for its diff id.
+#[derive(Default)]
 struct Written {
     /// Digest and length; none where the blob is the tar, and one hash serves both.
     blob: Option<(Digest, u64)>,
-    diff_size_bytes: u64,
     annotations: BTreeMap<String, String>,
     unindexed: Option<Unindexed>,
+    blocks: Blocks,
 }
 
-impl Written {
-    fn plain(blob: Option<(Digest, u64)>, diff_size_bytes: u64) -> Written {
-        Written { blob, diff_size_bytes, annotations: BTreeMap::new(), unindexed: None }
-    }
+/// Hands every chunk to the thread that hashes, and to `next`.
+fn both(
+    diff: &mut Hashing<'_, '_>,
+    next: &mut dyn Write,
+    write_tar: WriteTar<'_>,
+) -> Result<(), EncodeError> {
+    write_tar(&mut |chunk| {
+        diff.add(Arc::clone(&chunk))?;
+        next.write_all(&chunk)
+    })
 }
 
 fn write_plain(
-    mut tee: Tee<&mut dyn Write>,
-    write_tar: impl FnOnce(&mut dyn Write) -> Result<(), EncodeError>,
+    diff: &mut Hashing<'_, '_>,
+    out: &mut dyn Write,
+    write_tar: WriteTar<'_>,
 ) -> Result<Written, EncodeError> {
-    write_tar(&mut tee)?;
-    let (out, size, _) = tee.finish().map_err(EncodeError::Write)?;
+    both(diff, out, write_tar)?;
     out.flush().map_err(EncodeError::Write)?;
-    Ok(Written::plain(None, size))
+    Ok(Written::default())
 }
 
 fn write_blocks(
-    mut tee: Tee<CompressWriter<HashingWriter<&mut dyn Write>>>,
-    write_tar: impl FnOnce(&mut dyn Write) -> Result<(), EncodeError>,
+    diff: &mut Hashing<'_, '_>,
+    encoder: Encoder,
+    out: &mut dyn Write,
+    write_tar: WriteTar<'_>,
 ) -> Result<Written, EncodeError> {
-    write_tar(&mut tee)?;
-    let (compressing, size, _) = tee.finish().map_err(EncodeError::Write)?;
-    let hashed = compressing.finish().map_err(EncodeError::Write)?;
-    Ok(Written::plain(Some(hashed.finish()), size))
+    let mut compressing = CompressWriter::new(HashingWriter::new(out), encoder)?;
+    both(diff, &mut compressing, write_tar)?;
+    let (hashed, blocks) = compressing.finish().map_err(EncodeError::Write)?;
+    Ok(Written { blob: Some(hashed.finish()), blocks, ..Written::default() })
 }
 
 fn write_indexed(
-    mut tee: Tee<SeekableWriter<HashingWriter<&mut dyn Write>>>,
-    write_tar: impl FnOnce(&mut dyn Write) -> Result<(), EncodeError>,
+    diff: &mut Hashing<'_, '_>,
+    codec: Codec,
+    out: &mut dyn Write,
+    write_tar: WriteTar<'_>,
 ) -> Result<Written, EncodeError> {
-    write_tar(&mut tee)?;
-    let (compressing, size, diff) = tee.finish().map_err(EncodeError::Write)?;
+    let mut compressing = SeekableWriter::new(HashingWriter::new(out), codec)?;
+    both(diff, &mut compressing, write_tar)?;
     let finished = compressing.finish().map_err(EncodeError::Write)?;
-    let behind = finished.behind.len() as u64;
-    diff.send(Arc::new(finished.behind))
-        .map_err(|_| EncodeError::Write(io::Error::other("the hashing thread has ended")))?;
+    diff.add(Arc::new(finished.behind)).map_err(EncodeError::Write)?;
     Ok(Written {
         blob: Some(finished.out.finish()),
-        diff_size_bytes: size + behind,
         annotations: finished.annotations,
         unindexed: finished.unindexed,
+        blocks: Blocks::default(),
     })
 }

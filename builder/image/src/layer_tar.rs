@@ -3,16 +3,20 @@
 //! Members are in the order of their paths' bytes, so that a folder precedes what is in it; a folder's opaque marker
 //! follows it at once. A name that starts with `.wh.` is written as it is and therefore means a whiteout to whoever
 //! applies the layer, as it does in every other builder.
+//!
+//! Files are read ahead by several threads, a few hundred KiB of them at once ([`pass`]); what comes out is in order.
 
-use std::io::{self, Read, Write};
+mod members;
+mod pass;
 
-use oci::{Digest, Epoch, Hasher};
-use tree::{Kind, Layer, LayerPath, Mtime, Node};
+use std::io::{self, Write};
 
-use crate::{
-    contents::Contents,
-    tar::{AppendError, Builder, Entry, EntryKind},
-};
+use oci::{Digest, Epoch};
+use tree::{Layer, LayerPath};
+
+pub(crate) use self::pass::Out;
+use self::pass::Source;
+use crate::{contents::Contents, tar::AppendError};
 
 /// How a tar is written.
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,7 +83,17 @@ pub fn write_layer(
     options: TarOptions,
     out: &mut dyn Write,
 ) -> Result<(), LayerTarError> {
-    write(layer, contents, options, out, true)
+    write_chunks(layer, contents, options, &mut |chunk| out.write_all(&chunk))
+}
+
+/// [`write_layer`], in chunks that several threads may read.
+pub(crate) fn write_chunks(
+    layer: &Layer,
+    contents: &dyn Contents,
+    options: TarOptions,
+    out: &mut Out<'_>,
+) -> Result<(), LayerTarError> {
+    Source { layer, contents, options, whiteouts: true }.write(out)
 }
 
 /// Writes a flattened layer as a plain archive of a root file system, for `-o type=tar`: opaque marks, which mean
@@ -93,124 +107,6 @@ pub fn write_rootfs(
     options: TarOptions,
     out: &mut dyn Write,
 ) -> Result<(), LayerTarError> {
-    write(layer, contents, options, out, false)
-}
-
-fn write(
-    layer: &Layer,
-    contents: &dyn Contents,
-    options: TarOptions,
-    out: &mut dyn Write,
-    whiteouts: bool,
-) -> Result<(), LayerTarError> {
-    let mut builder = Builder::new(out);
-    for (path, node) in &layer.entries {
-        if let Some(target) = &node.hardlink {
-            let first = layer.entries.get(target).filter(|first| first.hardlink.is_none());
-            if first.is_none_or(|first| first.kind != node.kind) || target >= path {
-                return Err(LayerTarError::LinkTarget { path: path.clone(), target: target.clone() });
-            }
-            let mut entry =
-                entry(path, node, options.epoch, EntryKind::HardLink { target: target.as_bytes().to_vec() });
-            // A link has its attributes from what it names.
-            entry.xattrs.clear();
-            builder.append(&entry, &mut io::empty())?;
-            continue;
-        }
-        match &node.kind {
-            Kind::File { size, content } => {
-                let entry = entry(path, node, options.epoch, EntryKind::File { size: *size });
-                append_file(&mut builder, path, &entry, *content, contents, options.verify)?;
-            }
-            Kind::Whiteout if !whiteouts => return Err(LayerTarError::Whiteout { path: path.clone() }),
-            Kind::Whiteout => builder.append(&marker(path, path.name()), &mut io::empty())?,
-            kind => {
-                let entry = entry(path, node, options.epoch, other_kind(kind));
-                builder.append(&entry, &mut io::empty())?;
-                if whiteouts && *kind == (Kind::Directory { opaque: true }) {
-                    builder.append(&marker(&path.join(b"-"), b".wh..opq"), &mut io::empty())?;
-                }
-            }
-        }
-    }
-    builder.finish()?;
-    Ok(())
-}
-
-/// The kinds that need nothing but a header.
-fn other_kind(kind: &Kind) -> EntryKind {
-    match kind {
-        Kind::Directory { .. } => EntryKind::Directory,
-        Kind::File { size, .. } => EntryKind::File { size: *size },
-        Kind::Symlink { target } => EntryKind::Symlink { target: target.clone() },
-        Kind::CharDevice { major, minor } => EntryKind::CharDevice { major: *major, minor: *minor },
-        Kind::BlockDevice { major, minor } => EntryKind::BlockDevice { major: *major, minor: *minor },
-        Kind::Fifo => EntryKind::Fifo,
-        Kind::Whiteout => EntryKind::File { size: 0 },
-    }
-}
-
-/// `.wh.NAME` beside `path`, of mode, owner and time zero.
-fn marker(path: &LayerPath, name: &[u8]) -> Entry {
-    let folder = path.parent().unwrap_or_default();
-    let path = folder.join(&[b".wh.", name].concat()).as_bytes().to_vec();
-    let zero = Node::whiteout();
-    Entry {
-        path,
-        kind: EntryKind::File { size: 0 },
-        mode: zero.mode,
-        uid: zero.uid,
-        gid: zero.gid,
-        mtime: zero.mtime,
-        xattrs: zero.xattrs,
-    }
-}
-
-fn entry(path: &LayerPath, node: &Node, epoch: Option<Epoch>, kind: EntryKind) -> Entry {
-    let latest = epoch.and_then(|epoch| i64::try_from(epoch.0).ok()).unwrap_or(i64::MAX);
-    let seconds = node.mtime.seconds.min(latest);
-    Entry {
-        path: if path.is_root() { b"./".to_vec() } else { path.as_bytes().to_vec() },
-        kind,
-        mode: node.mode,
-        uid: node.uid,
-        gid: node.gid,
-        mtime: Mtime { seconds, nanoseconds: 0 },
-        xattrs: node.xattrs.clone(),
-    }
-}
-
-fn append_file(
-    builder: &mut Builder<&mut dyn Write>,
-    path: &LayerPath,
-    entry: &Entry,
-    expected: Digest,
-    contents: &dyn Contents,
-    verify: bool,
-) -> Result<(), LayerTarError> {
-    let open = || contents.open(path).map_err(|source| LayerTarError::Open { path: path.clone(), source });
-    if !verify {
-        return Ok(builder.append(entry, &mut *open()?)?);
-    }
-    let mut hashing = Hashing { reader: open()?, hasher: Hasher::new() };
-    builder.append(entry, &mut hashing)?;
-    let found = hashing.hasher.finish();
-    if found == expected {
-        Ok(())
-    } else {
-        Err(LayerTarError::Changed { path: path.clone(), expected, found })
-    }
-}
-
-struct Hashing<'a> {
-    reader: Box<dyn Read + 'a>,
-    hasher: Hasher,
-}
-
-impl Read for Hashing<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.reader.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
-        Ok(read)
-    }
+    let source = Source { layer, contents, options, whiteouts: false };
+    source.write(&mut |chunk| out.write_all(&chunk))
 }

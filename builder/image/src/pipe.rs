@@ -6,6 +6,7 @@ use std::{
         Arc,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
+    thread::{Scope, ScopedJoinHandle},
 };
 
 use oci::{Digest, Hasher};
@@ -33,50 +34,48 @@ pub(crate) fn hash(chunks: &Receiver<Chunk>) -> Digest {
     hasher.finish()
 }
 
-/// Gathers what is written into chunks, sends each to a hashing thread and writes it to `next`.
-pub(crate) struct Tee<W> {
-    gathered: Vec<u8>,
-    hashing: SyncSender<Chunk>,
-    next: W,
+/// Hashes chunks on a thread of its own; where they are few, at the end instead.
+pub(crate) struct Hashing<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    /// The first chunks, as long as they are few.
+    few: Vec<Chunk>,
+    running: Option<(SyncSender<Chunk>, ScopedJoinHandle<'scope, Digest>)>,
     size: u64,
 }
 
-impl<W: Write> Tee<W> {
-    pub(crate) fn new(hashing: SyncSender<Chunk>, next: W) -> Tee<W> {
-        Tee { gathered: Vec::with_capacity(CHUNK), hashing, next, size: 0 }
+impl<'scope, 'env> Hashing<'scope, 'env> {
+    /// Hashes on a thread of this scope.
+    pub(crate) fn new(scope: &'scope Scope<'scope, 'env>) -> Self {
+        Hashing { scope, few: Vec::new(), running: None, size: 0 }
     }
 
-    fn send(&mut self) -> io::Result<()> {
-        let chunk = Arc::new(std::mem::replace(&mut self.gathered, Vec::with_capacity(CHUNK)));
+    /// Adds a chunk.
+    pub(crate) fn add(&mut self, chunk: Chunk) -> io::Result<()> {
         self.size += chunk.len() as u64;
-        self.hashing
-            .send(Arc::clone(&chunk))
-            .map_err(|_| io::Error::other("the hashing thread has ended"))?;
-        self.next.write_all(&chunk)
-    }
-
-    /// Sends what was gathered; returns `next` with the number of bytes that passed, and the channel, which closes when
-    /// it is dropped.
-    pub(crate) fn finish(mut self) -> io::Result<(W, u64, SyncSender<Chunk>)> {
-        if !self.gathered.is_empty() {
-            self.send()?;
+        self.few.push(chunk);
+        if self.running.is_none() && self.size > CHUNK as u64 {
+            let (sender, receiver) = chunks();
+            self.running = Some((sender, self.scope.spawn(move || hash(&receiver))));
         }
-        Ok((self.next, self.size, self.hashing))
-    }
-}
-
-impl<W: Write> Write for Tee<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = bytes.len().min(CHUNK - self.gathered.len());
-        self.gathered.extend_from_slice(&bytes[..taken]);
-        if self.gathered.len() == CHUNK {
-            self.send()?;
-        }
-        Ok(taken)
+        let Some((sender, _)) = &self.running else { return Ok(()) };
+        let gone = |_| io::Error::other("the hashing thread has ended");
+        self.few.drain(..).try_for_each(|chunk| sender.send(chunk).map_err(gone))
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    /// Digest and number of the bytes that were added.
+    pub(crate) fn finish(self) -> io::Result<(Digest, u64)> {
+        let digest = match self.running {
+            Some((sender, running)) => {
+                drop(sender);
+                running.join().map_err(|_| io::Error::other("the hashing thread panicked"))?
+            }
+            None => {
+                let mut hasher = Hasher::new();
+                self.few.iter().for_each(|chunk| hasher.update(chunk));
+                hasher.finish()
+            }
+        };
+        Ok((digest, self.size))
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod hash;
 mod reach;
+mod stamp;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,6 +37,7 @@ use crate::{
 };
 pub use hash::{HashCache, NoHashCache, StatKey};
 pub use reach::Reach;
+pub use stamp::{Seen, SeenKind, StampOptions, stamp_at};
 
 /// What kind of folder is scanned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,11 +284,24 @@ impl Scanner<'_> {
         let context = purpose == Purpose::Context;
         let (major, minor) = (stat.stx_rdev_major, stat.stx_rdev_minor);
         let mut mode = u32::from(stat.stx_mode) & 0o7777;
+        // Of a file that is open already; other things than files and folders have none that count.
+        let mut attributes = Attributes::None;
+        let of_name = || Attributes::of(folder, name).map_err(failed("open", path));
         let mut kind = match FileType::from_raw_mode(stat.stx_mode.into()) {
-            FileType::Directory => Kind::Directory { opaque: false },
+            FileType::Directory => {
+                if !context {
+                    attributes = of_name()?;
+                }
+                Kind::Directory { opaque: false }
+            }
             FileType::RegularFile => {
-                let content = hash::content(folder, name, path, stat, self.options.hashes)?;
-                Kind::File { size: stat.stx_size, content }
+                // Nothing of the step runs any more.
+                let is_still = matches!(purpose, Purpose::Upper(_));
+                let content = hash::content(folder, name, path, stat, self.options.hashes, is_still)?;
+                if !context {
+                    attributes = content.file.map_or_else(of_name, |file| Ok(Attributes::Open(file)))?;
+                }
+                Kind::File { size: stat.stx_size, content: content.digest }
             }
             FileType::Symlink => {
                 mode = 0o777;
@@ -307,7 +322,7 @@ impl Scanner<'_> {
         if context {
             return Ok(Some(Node { mtime, ..Node::new(kind, mode) }));
         }
-        let (xattrs, is_opaque) = self.xattrs(folder, name, path)?;
+        let (xattrs, is_opaque) = self.xattrs(&attributes, path)?;
         if let Kind::Directory { opaque } = &mut kind {
             *opaque = is_opaque;
         }
@@ -316,8 +331,7 @@ impl Scanner<'_> {
 
     /// The attributes of a snapshot's path that belong to an image, and whether overlayfs calls the folder
     /// opaque.
-    fn xattrs(&self, folder: &impl AsFd, name: &[u8], path: &LayerPath) -> Result<(Xattrs, bool), ScanError> {
-        let attributes = Attributes::of(folder, name).map_err(failed("open", path))?;
+    fn xattrs(&self, attributes: &Attributes, path: &LayerPath) -> Result<(Xattrs, bool), ScanError> {
         let call = |call| {
             let path = path.clone();
             move |source| ScanError::Call { call, path, source }

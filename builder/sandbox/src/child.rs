@@ -43,8 +43,8 @@ pub(crate) struct Child<'a> {
     pub terminal: Option<OwnedFd>,
     /// Standard input, output, error.
     pub streams: Streams,
-    /// Closed when the command runs, or cannot.
-    pub started: Option<OwnedFd>,
+    /// Written to when the command runs; closed when nothing of the step runs any more.
+    pub alive: Option<OwnedFd>,
     /// Ends when the caller's process does.
     pub life: OwnedFd,
     /// Takes the master of the terminal to the caller.
@@ -58,6 +58,9 @@ pub(crate) struct Child<'a> {
     /// The caller's command line, each argument with its NUL, to be hidden from the step.
     pub command_line: Vec<u8>,
 }
+
+/// The byte that says that the command runs.
+pub(crate) const STARTED: u8 = b's';
 
 /// What the step's `ps` shows as PID 1.
 const NAME: &std::ffi::CStr = c"kiln-init";
@@ -81,7 +84,7 @@ impl Child<'_> {
     /// The descriptors that the child keeps, by number.
     pub fn descriptors(&self) -> Vec<u32> {
         let Streams { stdin, stdout, stderr } = &self.streams;
-        [stdin, stdout, stderr, &self.started, &self.console]
+        [stdin, stdout, stderr, &self.alive, &self.console]
             .into_iter()
             .flatten()
             .chain([&self.life])

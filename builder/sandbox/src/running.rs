@@ -6,8 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, read};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::termios::{Winsize, tcsetwinsize};
 
@@ -20,6 +19,8 @@ pub struct Running {
     handle: Handle,
     /// The only writing end of the pipe whose end tells PID 1 that this process is gone.
     _alive: OwnedFd,
+    /// The reading end of the pipe that PID 1 closes.
+    ended: OwnedFd,
     board: SharedBoard,
     calls: Vec<Call>,
     is_reaped: bool,
@@ -76,9 +77,9 @@ pub struct Report {
 }
 
 impl Running {
-    pub(crate) fn new(process: OwnedFd, alive: OwnedFd, board: SharedBoard) -> Running {
+    pub(crate) fn new(process: OwnedFd, alive: OwnedFd, ended: OwnedFd, board: SharedBoard) -> Running {
         let handle = Handle { process: Arc::new(process), terminal: None };
-        Running { handle, _alive: alive, board, calls: Vec::new(), is_reaped: false }
+        Running { handle, _alive: alive, ended, board, calls: Vec::new(), is_reaped: false }
     }
 
     pub(crate) fn board(&self) -> &Board {
@@ -93,12 +94,10 @@ impl Running {
         self.calls = calls;
     }
 
-    /// Whether PID 1 has ended and told neither a failure nor how the command ended: it was killed.
-    pub(crate) fn has_ended_without_a_word(&self) -> bool {
-        let mut sources = [PollFd::new(&*self.handle.process, PollFlags::IN)];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let has_ended = poll(&mut sources, Some(&at_once)).is_ok_and(|ready| ready > 0);
-        has_ended && self.board.finished().is_none()
+    /// Hangs up when the process has ended, everything else in the step was killed, and mount points are removed: for
+    /// `AsyncFd` and `poll`. Nothing of the step writes any more then.
+    pub fn ended(&self) -> BorrowedFd<'_> {
+        self.ended.as_fd()
     }
 
     /// A descriptor of PID 1 of the step, readable when the step has ended: for `AsyncFd` and `poll`.
@@ -132,13 +131,28 @@ impl Running {
         self.handle.signal(signal)
     }
 
-    /// Blocks until the process has ended, everything else in the step was killed, and mount points are
-    /// removed.
+    /// Blocks until the process has ended, everything else in the step was killed, mount points are removed, and the
+    /// step's namespaces are gone with all that was mounted in them.
     ///
     /// # Errors
     /// A failed `waitid`.
     pub fn wait(mut self) -> Result<Report, Error> {
-        let killed_by = self.reap_status()?;
+        let report = self.report()?;
+        self.reap_status()?;
+        Ok(report)
+    }
+
+    /// Blocks until [`Running::ended`] hangs up, and no longer: while the kernel takes the namespaces apart, which is waited
+    /// for when this is dropped, one can look at what the step left.
+    ///
+    /// # Errors
+    /// A failed `read` or `waitid`.
+    pub fn report(&mut self) -> Result<Report, Error> {
+        self.wait_for_end()?;
+        let killed_by = match self.board.finished() {
+            Some(_) => 0,
+            None => self.reap_status()?,
+        };
         let (status, usage) = match self.board.finished() {
             Some(finished) => (status(finished.wait_status), Some(finished)),
             // PID 1 was killed, by `kill` or from outside, and took the process with it.
@@ -154,6 +168,16 @@ impl Running {
             mount_points_left: self.mount_points(|left| left),
             warnings: self.warnings(),
         })
+    }
+
+    fn wait_for_end(&self) -> Result<(), Error> {
+        loop {
+            match read(&self.ended, &mut [0_u8; 1]) {
+                Ok(0) => return Ok(()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(Error::Host { call: "read", source: errno.into() }),
+            }
+        }
     }
 
     fn mount_points(&self, wanted: impl Fn(bool) -> bool) -> Vec<PathBuf> {
@@ -208,8 +232,10 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.is_reaped {
-            // It fails only if the step is gone.
-            let _ = self.handle.kill();
+            if self.board.finished().is_none() {
+                // It fails only if the step is gone.
+                let _ = self.handle.kill();
+            }
             self.reap();
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::board::Board;
 use crate::call::{Call, MountPoint, OverlayCall, Source};
-use crate::child::{Child, EXISTS, LINKS, SOURCE, UPPER, WORK, ranges_between};
+use crate::child::{Child, EXISTS, LINKS, SOURCE, STARTED, UPPER, WORK, ranges_between};
 use crate::fault::{Fault, Syscall};
 use crate::plan::names_in;
 use crate::stdio::raise;
@@ -42,7 +42,7 @@ pub fn start_on(spec: &Spec, stdio: Stdio, kernel: &Kernel) -> Result<Running, E
     let window = stdio.window();
     let calls = plan(spec, window, kernel)?;
     let board = SharedBoard::new().map_err(host("mmap"))?;
-    let (started, starting) = pipe_with(PipeFlags::CLOEXEC).map_err(host("pipe2"))?;
+    let (ended, step_alive) = pipe_with(PipeFlags::CLOEXEC).map_err(host("pipe2"))?;
     let (life, alive) = pipe_with(PipeFlags::CLOEXEC).map_err(host("pipe2"))?;
     let (console, consoles) = match window {
         Some(_) => {
@@ -61,7 +61,7 @@ pub fn start_on(spec: &Spec, stdio: Stdio, kernel: &Kernel) -> Result<Running, E
         root: None,
         terminal: None,
         streams: stdio.into_streams()?,
-        started: Some(raise(starting)?),
+        alive: Some(raise(step_alive)?),
         life: raise(life)?,
         console: consoles,
         foreign: Vec::new(),
@@ -73,16 +73,16 @@ pub fn start_on(spec: &Spec, stdio: Stdio, kernel: &Kernel) -> Result<Running, E
     };
     child.foreign = ranges_between(&mut child.descriptors());
     let process = clone(child, &calls)?;
-    let mut running = Running::new(process, alive, board);
-    wait_until_closed(&started)?;
-    if let Some((index, fault)) = running.board().failure() {
+    let mut running = Running::new(process, alive, ended, board);
+    if !has_started(running.ended())? {
         running.reap();
-        return Err(explain(&calls, index, fault, running.board()));
+        return Err(match running.board().failure() {
+            Some((index, fault)) => explain(&calls, index, fault, running.board()),
+            None => Error::Died,
+        });
     }
     if let Some(console) = console {
         running.set_terminal(receive(&console)?);
-    } else if running.has_ended_without_a_word() {
-        return Err(Error::Died);
     }
     running.set_calls(calls);
     Ok(running)
@@ -143,12 +143,13 @@ fn arguments(calls: &[Call]) -> (Strings<'_>, Strings<'_>) {
     }
 }
 
-/// Blocks until every writer of a pipe is gone.
-fn wait_until_closed(pipe: &OwnedFd) -> Result<(), Error> {
+/// Blocks until the child tells that the command runs, or has ended without that.
+fn has_started(pipe: BorrowedFd<'_>) -> Result<bool, Error> {
+    let mut told = [0_u8; 1];
     loop {
-        match rustix::io::read(pipe, &mut [0_u8; 16]) {
-            Ok(0) => return Ok(()),
-            Ok(_) | Err(Errno::INTR) => {}
+        match rustix::io::read(pipe, &mut told) {
+            Ok(length) => return Ok(length > 0 && told == [STARTED]),
+            Err(Errno::INTR) => {}
             Err(errno) => return Err(host("read")(errno)),
         }
     }

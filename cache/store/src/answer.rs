@@ -11,7 +11,7 @@ use std::{fs, io};
 use oci::{Digest, Epoch, Hasher, Platform, Reference};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Lease, Result, Store, lease::list, remove};
+use crate::{Error, Lease, Result, Store, layout::Layout, lease::list, remove};
 
 /// An answer that nobody renewed for so long is removed by a collection, in seconds.
 const ANSWER_SECONDS: u64 = 365 * 24 * 60 * 60;
@@ -48,15 +48,7 @@ impl Store {
     /// # Errors
     /// The file cannot be read.
     pub fn answer(&self, name: &Reference, platform: &Platform) -> Result<Option<Answer>> {
-        let path = self.layout().answers().join(file_name(name, platform));
-        match fs::read(&path) {
-            Ok(bytes) => {
-                let read = serde_json::from_slice::<Written>(&bytes).ok();
-                Ok(read.and_then(|written| written.checked(name, platform)))
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::io("read", path, e)),
-        }
+        read(self.layout(), name, platform)
     }
 
     /// Remembers an answer in place of the last one. Documents that are no text are not remembered.
@@ -94,6 +86,19 @@ impl Store {
     /// Removes the answers that nobody renewed for long.
     pub(crate) fn sweep_answers(&self) -> Result<()> {
         self.sweep_older(&self.layout().answers(), ANSWER_SECONDS)
+    }
+}
+
+/// The last answer in a state folder.
+pub(crate) fn read(layout: &Layout, name: &Reference, platform: &Platform) -> Result<Option<Answer>> {
+    let path = layout.answers().join(file_name(name, platform));
+    match fs::read(&path) {
+        Ok(bytes) => {
+            let read = serde_json::from_slice::<Written>(&bytes).ok();
+            Ok(read.and_then(|written| written.checked(name, platform)))
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io("read", path, e)),
     }
 }
 

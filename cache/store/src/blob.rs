@@ -26,11 +26,17 @@ pub struct BlobFile {
 /// Writes a new blob; [`BlobWriter::commit`] adds it to the state folder. Dropped without that, nothing remains.
 #[derive(Debug)]
 pub struct BlobWriter {
+    new: NewBlob,
+    hasher: Hashing,
+}
+
+/// As [`BlobWriter`], for who makes the digest of what he writes himself.
+#[derive(Debug)]
+pub struct NewBlob {
     store: Store,
     lease: Lease,
     path: PathBuf,
     file: File,
-    hasher: Hashing,
     size_bytes: u64,
 }
 
@@ -70,9 +76,16 @@ impl Store {
     /// # Errors
     /// The lease's folder cannot be written.
     pub fn blob_writer(&self, lease: &Lease) -> Result<BlobWriter> {
+        Ok(BlobWriter { new: self.new_blob(lease)?, hasher: Hashing(Hasher::new()) })
+    }
+
+    /// Begins a new blob whose digest the caller makes while it writes.
+    ///
+    /// # Errors
+    /// The lease's folder cannot be written.
+    pub fn new_blob(&self, lease: &Lease) -> Result<NewBlob> {
         let (path, file) = lease.new_file()?;
-        let hasher = Hashing(Hasher::new());
-        Ok(BlobWriter { store: self.clone(), lease: lease.clone(), path, file, hasher, size_bytes: 0 })
+        Ok(NewBlob { store: self.clone(), lease: lease.clone(), path, file, size_bytes: 0 })
     }
 
     /// Adds a blob whose bytes are in memory.
@@ -98,11 +111,13 @@ impl Store {
         size_bytes: u64,
     ) -> Result<BlobFile> {
         let _guard = self.no_collector()?;
-        self.change("add a blob", Durability::Lazy, |contents| {
+        let taken = self.change("add a blob", Durability::Lazy, |contents| {
             contents.add(lease, Kind::Blob, digest, size_bytes, path)
         })?;
         lease.pin(Pin::Blob(*digest))?;
-        drop_rest(path)?;
+        if !taken {
+            drop_rest(path)?;
+        }
         Ok(BlobFile { path: self.layout().blob(digest), digest: *digest, size_bytes })
     }
 }
@@ -110,27 +125,47 @@ impl Store {
 impl BlobWriter {
     /// How much was written so far, in bytes.
     pub fn size_bytes(&self) -> u64 {
-        self.size_bytes
+        self.new.size_bytes
     }
 
     /// Adds what was written to the state folder, named in the lease. A blob that is there already stays as it is.
     ///
     /// # Errors
     /// [`Error::DigestMismatch`] when it is not what was `expected`; the state folder cannot be written.
-    pub fn commit(mut self, expected: Option<&Digest>) -> Result<BlobFile> {
-        let hasher = std::mem::replace(&mut self.hasher, Hashing(Hasher::new()));
-        let (actual, size_bytes) = (hasher.0.finish(), self.size_bytes);
+    pub fn commit(self, expected: Option<&Digest>) -> Result<BlobFile> {
+        let (actual, size_bytes) = (self.hasher.0.finish(), self.new.size_bytes);
         if let Some(expected) = expected.filter(|expected| **expected != actual) {
             return Err(Error::DigestMismatch { expected: *expected, actual, size_bytes });
         }
-        self.store.adopt_blob(&self.lease, &self.path, &actual, size_bytes)
+        self.new.commit(&actual)
     }
 }
 
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
+        let written = self.new.write(bytes)?;
         self.hasher.0.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl NewBlob {
+    /// Adds what was written to the state folder, named in the lease; `digest` is that of the bytes.
+    ///
+    /// # Errors
+    /// The state folder cannot be written.
+    pub fn commit(self, digest: &Digest) -> Result<BlobFile> {
+        self.store.adopt_blob(&self.lease, &self.path, digest, self.size_bytes)
+    }
+}
+
+impl Write for NewBlob {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
         self.size_bytes += written as u64;
         Ok(written)
     }
@@ -140,7 +175,7 @@ impl Write for BlobWriter {
     }
 }
 
-impl Drop for BlobWriter {
+impl Drop for NewBlob {
     fn drop(&mut self) {
         // After a commit it is gone; else the lease's end would remove it.
         let _gone = fs::remove_file(&self.path);

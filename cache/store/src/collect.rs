@@ -123,6 +123,7 @@ impl Store {
         self.sweep_partials()?;
         self.sweep_older(&self.layout().stats(), STATS_SECONDS)?;
         self.sweep_remotes()?;
+        self.sweep_blocks()?;
         self.sweep_repositories(&lease)?;
         Ok(freed)
     }
@@ -266,7 +267,8 @@ impl Books {
                 self.freed.entries.push(entry.usage.clone());
             }
         }
-        if self.freed.images > 0 {
+        // What a whole build stood on may be among it.
+        if self.freed.images + self.freed.records + self.freed.contents > 0 {
             crate::memo::forget(contents.layout)?;
         }
         for table in ["origins", "layer_blobs"] {

@@ -66,7 +66,7 @@ impl Contents<'_> {
     }
 
     /// Gives what lies at `from`, in the lease's folder, its name, and writes its row; or leaves it where it is, when the
-    /// content is here already. Inside a write transaction.
+    /// content is here already. Inside a write transaction. Whether it was taken.
     pub(crate) fn add(
         &self,
         lease: &Lease,
@@ -74,9 +74,9 @@ impl Contents<'_> {
         named: &Digest,
         size_bytes: u64,
         from: &Path,
-    ) -> std::result::Result<(), Fault> {
+    ) -> std::result::Result<bool, Fault> {
         if self.size(kind, named)?.is_some() {
-            return Ok(());
+            return Ok(false);
         }
         let to = self.layout.content(kind, named);
         give_name(lease, kind, from, &to)?;
@@ -85,7 +85,7 @@ impl Contents<'_> {
         )?;
         insert.execute(params![kind.as_str(), column(named), signed(size_bytes), self.boot.as_str()])?;
         self.added.store(true, Ordering::Relaxed);
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -12,9 +12,9 @@ use std::{
 };
 
 use oci::Digest;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, config::DbConfig};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
 
-use crate::{Error, Result, layout::Layout, unique};
+use crate::{Error, Result, layout::Layout, memo, unique};
 
 const SCHEMA: &str = include_str!("schema.sql");
 /// What makes a database of version 1 one of version 2, and so on; a new one is made by the schema.
@@ -30,6 +30,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A log that killed builds left longer than this is emptied by who opens the database: reading it takes milliseconds.
 const LOG_MAX_BYTES: u64 = 512 * 1024;
+
+/// A log of so many pages is moved into the database while a build goes on: 64 MiB, thousands of steps.
+const LOG_MAX_PAGES: u32 = 16 * 1024;
 
 /// When a write has reached the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +93,7 @@ impl Database {
         &self,
         operation: &'static str,
         durability: Durability,
-        change: impl FnOnce(&Transaction<'_>) -> std::result::Result<T, Fault>,
+        change: impl FnOnce(&Connection) -> std::result::Result<T, Fault>,
     ) -> Result<T> {
         let mut guard = self.connection();
         let connection = self.opened(&mut guard)?;
@@ -98,8 +101,8 @@ impl Database {
             if durability == Durability::Flushed {
                 connection.pragma_update(None, "synchronous", "FULL")?;
             }
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let changed = change(&transaction)?;
+            let transaction = Open::begin(connection)?;
+            let changed = change(connection)?;
             transaction.commit()?;
             Ok(changed)
         };
@@ -151,6 +154,10 @@ impl Database {
             connection.pragma_update(None, "synchronous", "NORMAL")?;
             // `keep` does it, where a flush is expected; a build that only looked has nothing to flush.
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            // Else a statement is prepared anew whenever its values change, because the planner may look at them.
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+            // `keep` empties the log; before that only one that has grown very large is, which waits for the disk.
+            connection.pragma_update(None, "wal_autocheckpoint", LOG_MAX_PAGES)?;
             connection.set_prepared_statement_cache_capacity(64);
             let version = migrate(&mut connection)?;
             if fs::metadata(&log).is_ok_and(|log| log.len() > LOG_MAX_BYTES) {
@@ -172,18 +179,27 @@ impl Database {
         let aside = self.root.join(format!("kiln.db.{}", unique::token()));
         let made = || {
             let connection = Connection::open(&aside)?;
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-            connection.pragma_update(None, "synchronous", "FULL")?;
+            // Flushed as a whole below, instead of a dozen times.
+            connection.pragma_update(None, "synchronous", "OFF")?;
+            connection.pragma_update(None, "journal_mode", "OFF")?;
             connection
                 .execute_batch(&format!("BEGIN;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;"))?;
+            connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.close().map_err(|(_, e)| e)
         };
-        let linked = made().map_err(|e| Error::database("create the database", &aside, e)).and_then(|()| {
-            match fs::hard_link(&aside, &self.path) {
+        let made = made().map_err(|e| Error::database("create the database", &aside, e));
+        let flushed = made.and_then(|()| {
+            let flushed = fs::File::open(&aside).and_then(|file| file.sync_all());
+            flushed.map_err(|e| Error::io("flush", &aside, e))
+        });
+        // Of an earlier database, which somebody deleted: nothing of it is known any more.
+        let linked =
+            flushed.and_then(|()| memo::forget(&Layout::new(&self.root))).and_then(|()| match fs::hard_link(
+                &aside, &self.path,
+            ) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                 linked => linked.map_err(|e| Error::io("create", &self.path, e)),
-            }
-        });
+            });
         for suffix in ["", "-wal", "-shm"] {
             let path = with_suffix(&aside, suffix);
             crate::remove::file(&path).map_err(|e| Error::io("remove", &path, e))?;
@@ -211,6 +227,34 @@ fn migrate(connection: &mut Connection) -> rusqlite::Result<i64> {
     }
     transaction.commit()?;
     of(connection)
+}
+
+/// Runs a statement that has no values, prepared once.
+fn execute(connection: &Connection, statement: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(statement)?.execute([]).map(drop)
+}
+
+/// A transaction that is rolled back when it is dropped; unlike the library's own, by statements that are prepared once.
+struct Open<'c>(&'c Connection);
+
+impl Open<'_> {
+    /// Begins a write.
+    fn begin(connection: &Connection) -> rusqlite::Result<Open<'_>> {
+        execute(connection, "BEGIN IMMEDIATE").map(|()| Open(connection))
+    }
+
+    fn commit(self) -> rusqlite::Result<()> {
+        execute(self.0, "COMMIT")
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if !self.0.is_autocommit() {
+            // What it cannot undo, the next who opens the database does.
+            let _undone = execute(self.0, "ROLLBACK");
+        }
+    }
 }
 
 fn empty_log(connection: &Connection) -> rusqlite::Result<()> {

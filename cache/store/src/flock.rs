@@ -8,7 +8,8 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use rustix::{
@@ -23,6 +24,62 @@ pub(crate) enum Hold {
     Shared,
     /// Alone.
     Exclusive,
+}
+
+/// A lock that the threads of this process hold shared, by one open file: taken with the first that wants it, released
+/// with the last.
+#[derive(Debug)]
+pub(crate) struct TogetherLock {
+    path: PathBuf,
+    held: Mutex<(usize, Option<File>)>,
+}
+
+/// A [`TogetherLock`] that is held until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Together<'a>(&'a TogetherLock);
+
+impl TogetherLock {
+    /// Opens nothing yet.
+    pub(crate) fn new(path: PathBuf) -> TogetherLock {
+        TogetherLock { path, held: Mutex::default() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes the lock, waiting for it. The file, which is never removed, is made when missing.
+    pub(crate) fn hold(&self) -> io::Result<Together<'_>> {
+        // Who comes while another waits would wait as long.
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let (holders, file) = &mut *held;
+        if *holders == 0 {
+            let file = match file {
+                Some(file) => file,
+                none => none.insert(open(&self.path)?),
+            };
+            retry_on_intr(|| rustix::fs::flock(&*file, FlockOperation::LockShared))?;
+        }
+        *holders += 1;
+        Ok(Together(self))
+    }
+}
+
+impl Drop for Together<'_> {
+    fn drop(&mut self) {
+        let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let (holders, file) = &mut *held;
+        *holders -= 1;
+        if *holders > 0 {
+            return;
+        }
+        // Closed, it is released as well.
+        if let Some(open) = file
+            && rustix::fs::flock(&*open, FlockOperation::Unlock).is_err()
+        {
+            *file = None;
+        }
+    }
 }
 
 /// Takes the lock if that needs no waiting; whether it did.
@@ -93,6 +150,21 @@ mod tests {
         assert!(open_and_try(&path, Hold::Exclusive).expect("opens").is_none());
         drop((one, two));
         assert!(open_and_try(&path, Hold::Exclusive).expect("opens").is_some());
+    }
+
+    #[test]
+    fn together_it_is_held_until_the_last_lets_go() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("lock");
+        let lock = TogetherLock::new(path.clone());
+        let is_free = || open_and_try(&path, Hold::Exclusive).expect("opens").is_some();
+        for _ in 0..2 {
+            let (one, two) = (lock.hold().expect("free"), lock.hold().expect("shared"));
+            drop(one);
+            assert!(!is_free());
+            drop(two);
+            assert!(is_free());
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, layout::Layout, unique};
+use crate::{Error, Result, layout::Layout, lease::spread_folders, unique};
 
 /// The format that this program reads and writes.
 pub const FORMAT: u32 = 1;
@@ -81,6 +81,11 @@ pub(crate) fn check_or_create(layout: &Layout, id_map: &IdMap) -> Result<()> {
     check(layout, &bytes, id_map)
 }
 
+/// Whether the state folder is there and this program can use it.
+pub(crate) fn fits(layout: &Layout, id_map: &IdMap) -> bool {
+    fs::read(layout.format()).is_ok_and(|bytes| check(layout, &bytes, id_map).is_ok())
+}
+
 fn check(layout: &Layout, bytes: &[u8], id_map: &IdMap) -> Result<()> {
     let bad = |source| Error::BadFormat { path: layout.format(), source };
     let root = || layout.root().to_owned();
@@ -109,6 +114,7 @@ fn create(layout: &Layout, id_map: &IdMap) -> Result<()> {
     for folder in Layout::FOLDERS {
         create_folder(&root.join(folder))?;
     }
+    spread_folders(&layout.tmp());
     let format = Format { format: FORMAT, id_map: id_map.clone() };
     let text = serde_json::to_string(&format).expect("numbers and fixed names are always JSON");
     let aside = root.join(format!("{ASIDE}{}", unique::token()));

@@ -285,7 +285,7 @@ pub(crate) fn tagged(contents: &Contents<'_>, name: &str) -> std::result::Result
     Ok(query.query_row([name], |row| digest(row, 0)).optional()?)
 }
 
-fn has_image(contents: &Contents<'_>, manifest: &Digest) -> std::result::Result<bool, Fault> {
+pub(crate) fn has_image(contents: &Contents<'_>, manifest: &Digest) -> std::result::Result<bool, Fault> {
     let mut query =
         contents.connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM images WHERE manifest = ?1)")?;
     Ok(query.query_row([column(manifest)], |row| row.get(0))?)

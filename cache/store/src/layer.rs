@@ -44,6 +44,43 @@ pub struct Interned {
     pub created: Epoch,
 }
 
+/// A layer in the lease's folder.
+pub(crate) struct LayerAside<'a> {
+    pub(crate) id: LayerId,
+    manifest: PathBuf,
+    manifest_bytes: u64,
+    /// And what it takes on the disk, in bytes.
+    folder: Option<(&'a Path, u64)>,
+}
+
+/// What of a [`LayerAside`] got its name: the manifest, and the folder.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Taken(bool, bool);
+
+impl LayerAside<'_> {
+    /// Gives what is not here already its name. Inside a write transaction.
+    pub(crate) fn add(&self, contents: &Contents<'_>, lease: &Lease) -> std::result::Result<Taken, Fault> {
+        let id = self.id.digest();
+        let manifest = contents.add(lease, Kind::Tree, &id, self.manifest_bytes, &self.manifest)?;
+        let folder = match self.folder {
+            Some((folder, bytes)) => contents.add(lease, Kind::Folder, &id, bytes, folder)?,
+            None => false,
+        };
+        Ok(Taken(manifest, folder))
+    }
+
+    /// Removes what was here already.
+    pub(crate) fn drop_rest(&self, Taken(manifest, folder): Taken) -> Result<()> {
+        if !manifest {
+            drop_rest(&self.manifest)?;
+        }
+        match self.folder {
+            Some((path, _)) if !folder => drop_rest(path),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Store {
     /// Adds a layer, named in the lease.
     ///
@@ -60,34 +97,38 @@ impl Store {
         folder: Option<&Path>,
         origin: Option<Origin>,
     ) -> Result<LayerId> {
+        let content = origin.map(|origin| (origin, layer.content_digest()));
+        let aside = self.set_aside(lease, layer, folder)?;
+        let id = aside.id;
+        let _guard = self.no_collector()?;
+        let taken = self.change("add a layer", Durability::Lazy, |contents| {
+            let taken = aside.add(contents, lease)?;
+            if let Some((origin, content)) = content {
+                add_origin(contents, &origin, &content, &id)?;
+            }
+            Ok(taken)
+        })?;
+        match folder {
+            Some(_) => lease.pin_folder(id)?,
+            None => lease.pin(Pin::Layer(id))?,
+        }
+        aside.drop_rest(taken)?;
+        Ok(id)
+    }
+
+    /// Writes a layer's manifest, so that it needs no more than a name.
+    pub(crate) fn set_aside<'a>(
+        &self,
+        lease: &Lease,
+        layer: &Layer,
+        folder: Option<&'a Path>,
+    ) -> Result<LayerAside<'a>> {
         let manifest = layer.encode();
         let id = LayerId::of_manifest(Digest::of(&manifest));
-        let content = origin.map(|origin| (origin, layer.content_digest()));
-        let folder_bytes = folder.map_or(0, |folder| measure::layer_bytes(layer, folder));
-        let aside = lease.new_path()?;
-        fs::write(&aside, &manifest).map_err(|e| Error::io("write", &aside, e))?;
-        {
-            let _guard = self.no_collector()?;
-            self.change("add a layer", Durability::Lazy, |contents| {
-                contents.add(lease, Kind::Tree, &id.digest(), manifest.len() as u64, &aside)?;
-                if let Some(folder) = folder {
-                    contents.add(lease, Kind::Folder, &id.digest(), folder_bytes, folder)?;
-                }
-                match content {
-                    Some((origin, content)) => add_origin(contents, &origin, &content, &id),
-                    None => Ok(()),
-                }
-            })?;
-            match folder {
-                Some(_) => lease.pin_layer(id)?,
-                None => lease.pin(Pin::Layer(id))?,
-            }
-        }
-        drop_rest(&aside)?;
-        if let Some(folder) = folder {
-            drop_rest(folder)?;
-        }
-        Ok(id)
+        let folder = folder.map(|folder| (folder, measure::layer_bytes(layer, folder)));
+        let path = lease.new_path()?;
+        fs::write(&path, &manifest).map_err(|e| Error::io("write", &path, e))?;
+        Ok(LayerAside { id, manifest: path, manifest_bytes: manifest.len() as u64, folder })
     }
 
     /// Names a layer in the lease that this build will give a folder or a blob before it is done, so that a record may name
@@ -117,12 +158,16 @@ impl Store {
     /// # Errors
     /// The database cannot be read or the lease not be written.
     pub fn layer_folder(&self, lease: &Lease, layer: &LayerId) -> Result<Option<PathBuf>> {
+        // One look per layer and build: nobody takes what the lease names.
+        if lease.has_seen_folder(layer) {
+            return Ok(Some(self.layout().layer(layer)));
+        }
         let _guard = self.no_collector()?;
         let size = self.ask("look up a layer", |contents| contents.size(Kind::Folder, &layer.digest()))?;
         if size.is_none() {
             return Ok(None);
         }
-        lease.pin(Pin::Layer(*layer))?;
+        lease.pin_folder(*layer)?;
         Ok(Some(self.layout().layer(layer)))
     }
 
@@ -146,13 +191,18 @@ impl Store {
         }
         let bad = |source| Error::BadTree { layer: *layer, source: Some(source) };
         let read = Arc::new(Layer::decode(&bytes).map_err(bad)?);
-        let mut trees = trees();
+        self.remember_tree(*layer, &read);
+        Ok(read)
+    }
+
+    /// Keeps a tree manifest in memory.
+    pub(crate) fn remember_tree(&self, layer: LayerId, tree: &Arc<Layer>) {
+        let mut trees = self.trees().lock().unwrap_or_else(PoisonError::into_inner);
         let entries: usize = trees.values().map(|tree| tree.entries.len()).sum();
-        if entries + read.entries.len() > ENTRIES_MAX {
+        if entries + tree.entries.len() > ENTRIES_MAX {
             trees.clear();
         }
-        trees.insert(*layer, Arc::clone(&read));
-        Ok(read)
+        trees.insert(layer, Arc::clone(tree));
     }
 
     /// Renews a layer's stamp of use, once a day. Of a layer that a record names, the record's counts too.
@@ -185,7 +235,7 @@ impl Store {
     }
 }
 
-fn origin(
+pub(crate) fn origin(
     contents: &Contents<'_>,
     op: &Digest,
     content: &ContentDigest,
@@ -199,7 +249,7 @@ fn origin(
     Ok(found.optional()?)
 }
 
-fn add_origin(
+pub(crate) fn add_origin(
     contents: &Contents<'_>,
     made: &Origin,
     content: &ContentDigest,

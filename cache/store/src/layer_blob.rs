@@ -11,6 +11,7 @@ use crate::{
     database::{Durability, Fault, column, digest, signed, unsigned},
     layout::Kind,
     lease::Pin,
+    memo,
 };
 
 /// How a layer was made into a blob: codec, level, encoder version and epoch, or that it was pulled, as one text. Two
@@ -54,6 +55,14 @@ impl Store {
         let annotations = serde_json::to_string(&form.annotations).expect("text is always JSON");
         let _guard = self.no_collector()?;
         self.change("add a layer's blob", Durability::Lazy, |contents| {
+            let query = "SELECT EXISTS (SELECT 1 FROM layer_blobs WHERE layer = ?1) AND NOT EXISTS
+                 (SELECT 1 FROM layer_blobs WHERE layer = ?1 AND codec = ?2 AND blob = ?3)";
+            let mut other = contents.connection.prepare_cached(query)?;
+            let of = layer.digest();
+            if other.query_row(params![column(&of), codec.0, column(&blob)], |row| row.get(0))? {
+                // An image that had the other one may now get this one.
+                memo::forget(contents.layout)?;
+            }
             let mut insert = contents.connection.prepare_cached(
                 "INSERT OR REPLACE INTO layer_blobs
                  (layer, codec, diff_id, blob, size_bytes, diff_size_bytes, media_type, annotations)

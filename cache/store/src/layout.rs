@@ -21,12 +21,14 @@ use tree::LayerId;
 /// | `mounts/HEX/`      | cache mounts                                                      | steps             |
 /// | `git/HEX/`         | copies of git repositories                                        | lock on the copy  |
 /// | `git/known_hosts`  | keys of hosts that were seen over ssh                             | `ssh`             |
-/// | `memo/HEX`         | answers that need no database                                     | rename from `tmp` |
+/// | `memo/HEX`         | what whole builds came to                                         | rename from `tmp` |
+/// | `memo/to-HEX`      | what a file outside holds that a build wrote                      | rename from `tmp` |
 /// | `stats/HEX`        | digests of context files by their inodes                          | rename from `tmp` |
+/// | `blocks/HEX`       | which blocks a layer's blob is made of                            | rename from `tmp` |
 /// | `remote/HEX`       | which repositories have a blob, and unfinished uploads            | rename from `tmp` |
 /// | `answers/HEX-HEX`  | what registries answered about a name                             | rename from `tmp` |
 /// | `look.json`        | what the last automatic collection found                          | rename from `tmp` |
-/// | `generation`       | a token that changes when an image's name moves                   | database's writer |
+/// | `generation`       | a token that changes when memos are void                          | database's writer |
 #[derive(Debug)]
 pub(crate) struct Layout {
     root: PathBuf,
@@ -150,6 +152,10 @@ impl Layout {
 
     pub(crate) fn remotes(&self) -> PathBuf {
         self.root.join("remote")
+    }
+
+    pub(crate) fn blocks(&self) -> PathBuf {
+        self.root.join("blocks")
     }
 
     pub(crate) fn answers(&self) -> PathBuf {

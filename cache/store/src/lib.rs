@@ -14,6 +14,7 @@
 
 mod answer;
 mod blob;
+mod blocks;
 mod cache_mount;
 mod clock;
 mod collect;
@@ -22,6 +23,7 @@ mod database;
 mod download;
 mod error;
 mod filter;
+mod finish;
 mod flock;
 mod format;
 mod hash_cache;
@@ -51,7 +53,8 @@ mod usage;
 mod worth;
 
 pub use answer::Answer;
-pub use blob::{BlobFile, BlobWriter};
+pub use blob::{BlobFile, BlobWriter, NewBlob};
+pub use blocks::EarlierBlob;
 pub use cache_mount::{CacheMount, CacheMountInfo, CacheMountSpec, Sharing};
 pub use clock::{BootId, Clock};
 pub use collect::{Collection, Freed};
@@ -66,6 +69,7 @@ pub use layer::{Interned, Origin};
 pub use layer_blob::{Codec, LayerBlob};
 pub use lease::Lease;
 pub use lock::{Lock, LockName, Waiting};
+pub use memo::{Claims, Memos};
 pub use policy::{Caps, Disk, Rule, Space, default_policy};
 pub use record::{Ingredient, Record, ResultLayer};
 pub use repository::Repository;

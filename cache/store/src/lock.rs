@@ -2,19 +2,27 @@
 
 use std::{
     fs::{self, File},
-    io::{Read, Write},
+    io::{self, Read},
     ops::ControlFlow,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    process, thread,
+    process,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
     time::Duration,
 };
 
 use oci::Digest;
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+};
 use tree::LayerId;
 
 use crate::{
     Error, Result, Store,
     flock::{self, Hold},
+    unique,
 };
 
 /// What is done under a lock.
@@ -57,8 +65,53 @@ pub struct Waiting {
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
-    /// Closing it releases the lock, after the file's name is gone.
-    file: File,
+    /// Closing it releases the lock, after the file's name is gone. None once a spare was made of it.
+    file: Option<File>,
+    /// Where the file goes when the lock is released.
+    spares: Option<Arc<Spares>>,
+}
+
+/// Locked files that have no meaning at the moment. Taking a step's lock gives one of them the lock's name, and releasing it
+/// takes the name away again: a build takes one for every step, and making and removing a file each time is many times
+/// dearer. They go with the store's handle.
+#[derive(Debug, Default)]
+pub(crate) struct Spares(Mutex<Vec<(PathBuf, File)>>);
+
+impl Spares {
+    /// Takes a lock that nobody has a file for. `None` where there is such a file, or no spare.
+    fn take(self: &Arc<Self>, path: &Path) -> Option<Lock> {
+        let (spare, file) = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+        match renameat_with(CWD, &spare, CWD, path, RenameFlags::NOREPLACE) {
+            Ok(()) => Some(Lock { path: path.to_owned(), file: Some(file), spares: Some(self.clone()) }),
+            // Somebody removed it.
+            Err(Errno::NOENT) => None,
+            Err(_) => {
+                self.0.lock().unwrap_or_else(PoisonError::into_inner).push((spare, file));
+                None
+            }
+        }
+    }
+
+    /// Takes the name of a lock away. Gives the file back where that cannot be done.
+    fn put(&self, path: &Path, file: File) -> Option<File> {
+        let spare = path.with_file_name(unique::token());
+        match renameat_with(CWD, path, CWD, &spare, RenameFlags::NOREPLACE) {
+            Ok(()) => {
+                self.0.lock().unwrap_or_else(PoisonError::into_inner).push((spare, file));
+                None
+            }
+            Err(_) => Some(file),
+        }
+    }
+}
+
+impl Drop for Spares {
+    fn drop(&mut self) {
+        for (spare, _file) in self.0.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            // What stays is unlocked, and the next sweep's.
+            let _gone = fs::remove_file(spare);
+        }
+    }
 }
 
 impl Store {
@@ -67,7 +120,21 @@ impl Store {
     /// # Errors
     /// The lock file cannot be made.
     pub fn try_lock(&self, name: &LockName) -> Result<Option<Lock>> {
-        Lock::try_at(&self.lock_path(name))
+        self.try_lock_at(&self.lock_path(name), name)
+    }
+
+    fn try_lock_at(&self, path: &Path, name: &LockName) -> Result<Option<Lock>> {
+        if !matches!(name, LockName::Step(_)) {
+            return Lock::try_at(path);
+        }
+        if let Some(lock) = self.spare_locks().take(path) {
+            return Ok(Some(lock));
+        }
+        let mut lock = Lock::try_at(path)?;
+        if let Some(lock) = &mut lock {
+            lock.spares = Some(self.spare_locks().clone());
+        }
+        Ok(lock)
     }
 
     /// Takes a lock; while another holds it, calls `waiting` before each further attempt. Attempts are 1 ms apart at first,
@@ -83,7 +150,7 @@ impl Store {
         waiting: &mut dyn FnMut(&Waiting) -> ControlFlow<()>,
     ) -> Result<Option<Lock>> {
         let path = self.lock_path(name);
-        poll(waiting, || Lock::try_at(&path), || holder(&path))
+        poll(waiting, || self.try_lock_at(&path, name), || holder(&path))
     }
 
     /// Whether somebody holds a lock.
@@ -100,10 +167,19 @@ impl Store {
 impl Lock {
     pub(crate) fn try_at(path: &Path) -> Result<Option<Lock>> {
         let locked = flock::open_and_try(path, Hold::Exclusive).map_err(|e| Error::io("lock", path, e))?;
-        let Some(mut file) = locked else { return Ok(None) };
-        let named = file.set_len(0).and_then(|()| file.write_all(process::id().to_string().as_bytes()));
-        named.map_err(|e| Error::io("write", path, e))?;
-        Ok(Some(Lock { path: path.to_owned(), file }))
+        let Some(file) = locked else { return Ok(None) };
+        name_holder(&file).map_err(|e| Error::io("write", path, e))?;
+        Ok(Some(Lock { path: path.to_owned(), file: Some(file), spares: None }))
+    }
+}
+
+/// Writes this process's id into a lock. Not cut to nothing first: ext4 writes such a file to the disk when it is closed.
+fn name_holder(file: &File) -> io::Result<()> {
+    let text = process::id().to_string();
+    file.write_all_at(text.as_bytes(), 0)?;
+    match file.metadata()?.len() == text.len() as u64 {
+        true => Ok(()),
+        false => file.set_len(text.len() as u64),
     }
 }
 
@@ -114,7 +190,8 @@ impl Lock {
     /// # Errors
     /// No further file can be opened.
     pub fn share(&self) -> Result<File> {
-        self.file.try_clone().map_err(|e| Error::io("open", &self.path, e))
+        let file = self.file.as_ref().expect("only a released lock has none");
+        file.try_clone().map_err(|e| Error::io("open", &self.path, e))
     }
 }
 
@@ -122,7 +199,15 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // Only the holder removes the name, and whoever waits looks whether the file it locked still has it. When this
         // fails the file stays, unlocked: the next to lock it, or the collector, removes it.
-        if flock::is_at(&self.file, &self.path).unwrap_or(false) {
+        let Some(file) = self.file.take() else { return };
+        if !flock::is_at(&file, &self.path).unwrap_or(false) {
+            return;
+        }
+        let held = match &self.spares {
+            Some(spares) => spares.put(&self.path, file),
+            None => Some(file),
+        };
+        if let Some(_released_after) = held {
             let _stays = fs::remove_file(&self.path);
         }
     }

@@ -14,6 +14,7 @@ use crate::{
     contents::Contents,
     database::{Durability, Fault, column, signed, unsigned},
     lease::Pin,
+    memo,
 };
 
 /// A stamp of last use is renewed when it is older than this, in seconds: a build that only hits writes nothing.
@@ -68,7 +69,6 @@ impl Store {
     /// # Errors
     /// [`Error::MissingLayer`] when a layer of the result is not here; the database cannot be written.
     pub fn put_record(&self, lease: &Lease, record: &Record) -> Result<()> {
-        let body = serde_json::to_string(record).expect("a record is strings, numbers and lists");
         let _guard = self.no_collector()?;
         self.change("add a record", Durability::Lazy, |contents| {
             for part in &record.result {
@@ -76,22 +76,7 @@ impl Store {
                     return Err(Error::MissingLayer(part.layer).into());
                 }
             }
-            let mut insert = contents.connection.prepare_cached(
-                "INSERT INTO records
-                 (definition_key, content_key, op, stage, instruction, boot, kept, last_used, body)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8)",
-            )?;
-            insert.execute(params![
-                column(&record.definition_key),
-                record.content_key.as_ref().map(column),
-                column(&record.op),
-                record.stage,
-                record.instruction,
-                contents.boot.as_str(),
-                signed(self.clock().epoch().0),
-                body,
-            ])?;
-            Ok(())
+            add(contents, record, self.clock().epoch())
         })?;
         pin(lease, record)
     }
@@ -212,7 +197,34 @@ fn is_here(contents: &Contents<'_>, lease: &Lease, record: &Record) -> std::resu
     Ok(true)
 }
 
-fn pin(lease: &Lease, record: &Record) -> Result<()> {
+/// Writes a record's row. Inside a write transaction.
+pub(crate) fn add(contents: &Contents<'_>, record: &Record, now: Epoch) -> std::result::Result<(), Fault> {
+    let query = "SELECT EXISTS (SELECT 1 FROM records WHERE definition_key = ?1)";
+    let mut known = contents.connection.prepare_cached(query)?;
+    if known.query_row([column(&record.definition_key)], |row| row.get(0))? {
+        // A build that found the older one would now find this one.
+        memo::forget(contents.layout)?;
+    }
+    let body = serde_json::to_string(record).expect("a record is strings, numbers and lists");
+    let mut insert = contents.connection.prepare_cached(
+        "INSERT INTO records
+         (definition_key, content_key, op, stage, instruction, boot, kept, last_used, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8)",
+    )?;
+    insert.execute(params![
+        column(&record.definition_key),
+        record.content_key.as_ref().map(column),
+        column(&record.op),
+        record.stage,
+        record.instruction,
+        contents.boot.as_str(),
+        signed(now.0),
+        body,
+    ])?;
+    Ok(())
+}
+
+pub(crate) fn pin(lease: &Lease, record: &Record) -> Result<()> {
     lease.pin(Pin::Record(record.definition_key))?;
     record.result.iter().try_for_each(|part| lease.pin_layer(part.layer))
 }

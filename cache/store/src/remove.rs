@@ -8,7 +8,8 @@ use std::{
     ffi::CString,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
+    thread,
 };
 
 use rustix::{
@@ -18,6 +19,10 @@ use rustix::{
 
 /// Folders below this depth are first moved up, so that few files are open at once.
 const DEPTH_MAX: usize = 64;
+
+/// Threads that remove together, at most, and what one of them removes at least.
+const REMOVERS: usize = 4;
+const SHARE_MIN: usize = 8;
 
 /// Removes what `path` names, with all below it. Links are removed, not followed; nothing that is gone already is an
 /// error.
@@ -44,6 +49,21 @@ pub(crate) fn tree(path: &Path) -> io::Result<()> {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(e) => Err(e.into()),
     }
+}
+
+/// Removes what is in a folder, by several threads where it is much: a file system that tells the disk of every block that is
+/// free again waits for the disk each time, and two can wait at once. What cannot be removed stays.
+pub(crate) fn together(folder: &Path) {
+    let listed = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let paths: Vec<PathBuf> = listed.map(|entry| entry.path()).collect();
+    let share = paths.len().div_ceil(REMOVERS).max(SHARE_MIN);
+    thread::scope(|scope| {
+        for paths in paths.chunks(share) {
+            let remove = || paths.iter().for_each(|path| drop(tree(path)));
+            // Without a thread, whoever removes the folder does it.
+            let _begun = thread::Builder::new().name("remove".to_owned()).spawn_scoped(scope, remove);
+        }
+    });
 }
 
 /// Removes a file; that it is gone already is no error.
@@ -121,7 +141,7 @@ fn open_folder<P: rustix::path::Arg + Copy>(at: impl AsFd, name: P) -> io::Resul
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
 

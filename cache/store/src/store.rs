@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -16,9 +15,10 @@ use crate::{
     BootId, Clock, Error, IdMap, Result,
     contents::Contents,
     database::{Database, Durability, Fault},
-    flock::{self, Hold},
+    flock::{Together, TogetherLock},
     format,
     layout::Layout,
+    lock::Spares,
 };
 
 /// How to open a state folder.
@@ -62,6 +62,8 @@ struct Inner {
     database: Database,
     trees: Mutex<BTreeMap<LayerId, Arc<Layer>>>,
     added: AtomicBool,
+    collector: TogetherLock,
+    spare_locks: Arc<Spares>,
 }
 
 impl Store {
@@ -73,6 +75,7 @@ impl Store {
         let layout = Layout::new(&options.root);
         format::check_or_create(&layout, &options.id_map)?;
         let database = Database::new(&layout);
+        let collector = TogetherLock::new(layout.collector_lock());
         let Options { clock, boot, keep_free_bytes, .. } = options;
         Ok(Store(Arc::new(Inner {
             layout,
@@ -82,6 +85,8 @@ impl Store {
             database,
             trees: Mutex::default(),
             added: AtomicBool::default(),
+            collector,
+            spare_locks: Arc::default(),
         })))
     }
 
@@ -96,7 +101,7 @@ impl Store {
     }
 
     /// Whether a content was added through this handle.
-    pub(crate) fn has_added(&self) -> bool {
+    pub fn has_added(&self) -> bool {
         self.0.added.load(Ordering::Relaxed)
     }
 
@@ -144,9 +149,14 @@ impl Store {
         Contents { connection, layout: &self.0.layout, boot: &self.0.boot, added: &self.0.added }
     }
 
+    /// Lock files to take locks with.
+    pub(crate) fn spare_locks(&self) -> &Arc<Spares> {
+        &self.0.spare_locks
+    }
+
     /// Keeps the collector out while something is found or added and then named in a lease.
-    pub(crate) fn no_collector(&self) -> Result<File> {
-        let path = self.0.layout.collector_lock();
-        flock::open_and_wait(&path, Hold::Shared).map_err(|e| Error::io("lock", path, e))
+    pub(crate) fn no_collector(&self) -> Result<Together<'_>> {
+        let collector = &self.0.collector;
+        collector.hold().map_err(|e| Error::io("lock", collector.path(), e))
     }
 }

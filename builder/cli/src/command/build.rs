@@ -6,10 +6,16 @@ mod others;
 mod outputs;
 mod proxies;
 
-use std::{collections::BTreeMap, fs, io::Write, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use ::dockerfile::{Entitlement, NamedContext, NoCache, Request, ignore::Ignore};
-use engine::{Asking, BuildOutcome, BuildRequest, Cancel, DockerfileFrom, Engine, Output};
+use engine::{Asking, BuildOutcome, BuildRequest, Cancel, DockerfileFrom, Engine, Output, Remember};
 use oci::{Platform, Reference};
 
 use self::dockerfile::Inputs;
@@ -17,20 +23,28 @@ use crate::{
     arguments::Build,
     command,
     failure::{self, Failure, Source},
-    flags::{self, ContextSource},
+    flags::{self, Call, ContextSource},
     machine::{self, Machine},
     progress::{Mode, Shown, bytes},
     settings::{self, Collecting},
     signals,
 };
 
-/// Builds, and shows what happens; or asks what `--call` says. Gives the exit status. What a failure points into is left
-/// in `source`.
-pub async fn run(
+/// A build that is ready to be made: all that the command line and the files that it names say.
+pub struct Ready {
     arguments: Build,
-    root: Option<std::path::PathBuf>,
-    source: &mut Source,
-) -> Result<u8, Failure> {
+    root: PathBuf,
+    mode: Mode,
+    call: Option<Call>,
+    /// Of the command line.
+    warnings: Vec<String>,
+    request: BuildRequest,
+    machine: Machine,
+    collecting: Collecting,
+}
+
+/// Reads what a build is to be. What a failure points into is left in `source`.
+pub fn ready(arguments: Build, root: Option<PathBuf>, source: &mut Source) -> Result<Ready, Failure> {
     let mode = Mode::asked(&arguments.progress, arguments.quiet)?;
     let call = flags::call(arguments.check, arguments.call.as_deref())?;
     let warnings = others::check(&arguments.others)?;
@@ -41,32 +55,73 @@ pub async fn run(
     let (outputs, idle) = outputs::outputs(&arguments)?;
     let warnings = [warnings, idle].concat();
     let (request, machine) = request(&arguments, inputs, outputs)?;
-    let to_stdout = request.outputs.iter().any(writes_stdout);
     let collecting = settings::collecting()?;
-    let engine = command::engine(root, arguments.jobs)?;
-    let cancel = Cancel::new();
-    signals::cancel_on_interrupt(&cancel)?;
-    if let Some(call) = call {
-        let metadata = arguments.metadata_file.as_deref();
-        return call::run(call, &engine, (request, machine), source, mode, metadata, cancel).await;
-    }
-    let display = mode.display();
-    let shown = Arc::new(Shown::new(display.clone()));
-    let built = engine.build(request, Arc::new(machine), shown.clone(), cancel.clone()).await;
-    display.finish();
-    shown.tell_source(source);
-    if matches!(mode, Mode::Tty | Mode::Plain) {
-        let (colour, width) = failure::screen();
-        for warning in shown.warnings() {
-            eprintln!("{}", failure::warning(source, &warning, colour, width));
+    let root = command::state_folder(root)?;
+    Ok(Ready { arguments, root, mode, call, warnings, request, machine, collecting })
+}
+
+impl Ready {
+    /// Answers a build that was made before and in which nothing has changed; none where that is not known.
+    pub fn recall(&self, source: &mut Source) -> Option<Result<u8, Failure>> {
+        if self.call.is_some() {
+            return None;
         }
+        let recalled = engine::recall(&self.root, &self.request, &self.machine, &machine::clock())?;
+        let display = self.mode.display();
+        let shown = Shown::new(display.clone());
+        let built = recalled.tell(&shown);
+        display.finish();
+        Some(self.tell(source, &shown, Ok(built)))
     }
-    for warning in warnings {
-        eprintln!("warning: {warning}");
+
+    /// Builds, and shows what happens; or asks what `--call` says. Gives the exit status.
+    pub async fn run(self, source: &mut Source) -> Result<u8, Failure> {
+        let engine = command::engine(Some(self.root.clone()), self.arguments.jobs)?;
+        let cancel = Cancel::new();
+        signals::cancel_on_interrupt(&cancel)?;
+        if let Some(call) = self.call {
+            let metadata = self.arguments.metadata_file.as_deref();
+            return call::run(
+                call,
+                &engine,
+                (self.request, self.machine),
+                source,
+                self.mode,
+                metadata,
+                cancel,
+            )
+            .await;
+        }
+        let display = self.mode.display();
+        let shown = Arc::new(Shown::new(display.clone()));
+        let (request, machine) = (self.request.clone(), Arc::new(self.machine.clone()));
+        let built = engine.build(request, machine, shown.clone(), cancel.clone()).await;
+        display.finish();
+        let told = self.tell(source, &shown, built.map_err(Failure::from));
+        tidy(&engine, self.collecting, self.mode, &cancel).await;
+        told
     }
-    let reported = built.map_err(Failure::from).and_then(|built| report(&arguments, &built, to_stdout));
-    tidy(&engine, collecting, mode, &cancel).await;
-    reported.map(|()| 0)
+
+    /// Says what a build came to, when the display is done.
+    fn tell(
+        &self,
+        source: &mut Source,
+        shown: &Shown,
+        built: Result<BuildOutcome, Failure>,
+    ) -> Result<u8, Failure> {
+        shown.tell_source(source);
+        if matches!(self.mode, Mode::Tty | Mode::Plain) {
+            let (colour, width) = failure::screen();
+            for warning in shown.warnings() {
+                eprintln!("{}", failure::warning(source, &warning, colour, width));
+            }
+        }
+        for warning in &self.warnings {
+            eprintln!("warning: {warning}");
+        }
+        let to_stdout = self.request.outputs.iter().any(writes_stdout);
+        built.and_then(|built| report(&self.arguments, &built, to_stdout)).map(|()| 0)
+    }
 }
 
 /// Collects what the policy says, where that is due. All that was asked for is done and told by now: an interrupt ends this,
@@ -192,8 +247,19 @@ fn request(
         outputs,
         explain: arguments.explain,
         asking,
+        remember: remember(&machine)?,
     };
     Ok((request, machine))
+}
+
+/// What else the build depends on; none where that is a secret or an agent, which are in no key.
+fn remember(machine: &Machine) -> Result<Option<Remember>, Failure> {
+    // A mistake in it is told whether it matters to this build or not.
+    let limits = machine::variable("KILN_LIMITS").unwrap_or_default();
+    flags::limits(&limits)?;
+    let Ok(folder) = std::env::current_dir() else { return Ok(None) };
+    let has_none = machine.secrets.is_empty() && machine.agents.is_empty();
+    Ok(has_none.then(|| Remember { program: machine::program(), folder, limits }))
 }
 
 /// The first of a list of platforms, as `DOCKER_DEFAULT_PLATFORM` may hold one.

@@ -20,10 +20,14 @@ use crate::{failure::Failure, flags, machine, registries};
 
 /// The engine over the state folder.
 pub fn engine(root: Option<PathBuf>, jobs: Option<usize>) -> Result<Engine, Failure> {
-    let root = root.unwrap_or_else(machine::default_root);
-    let root = std::path::absolute(&root)
-        .map_err(|error| Failure::usage(format!("--root {}: {error}", root.display())))?;
+    let root = state_folder(root)?;
     let (clock, registry, surroundings) = (machine::clock(), registries::client()?, machine::surroundings());
     let limits = flags::limits(&machine::variable("KILN_LIMITS").unwrap_or_default())?;
     Ok(Engine::open(Settings { root, clock, registry, surroundings, jobs, limits })?)
+}
+
+/// Where the state folder is.
+pub fn state_folder(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let root = named.unwrap_or_else(machine::default_root);
+    std::path::absolute(&root).map_err(|error| Failure::usage(format!("--root {}: {error}", root.display())))
 }

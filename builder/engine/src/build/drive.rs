@@ -1,6 +1,11 @@
 //! The only loop of the engine that waits: the solver's actions out, the world's events in.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use solver::{Action, Event, Id, Key, Outcome, Solver};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -28,6 +33,13 @@ pub(crate) struct Driver<'a> {
     answers: UnboundedReceiver<Answer>,
     running: BTreeMap<Id, Cancel>,
     failure: Option<Error>,
+}
+
+/// What a panic said.
+fn said(panicked: &(dyn Any + Send)) -> String {
+    let text = panicked.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panicked.downcast_ref::<&str>().copied());
+    format!("it panicked: {}", text.unwrap_or("it did not say why"))
 }
 
 impl<'a> Driver<'a> {
@@ -144,17 +156,28 @@ impl<'a> Driver<'a> {
             cancel,
         };
         let (effects, sender) = (self.effects.clone(), self.sender.clone());
-        tokio::spawn(async move {
-            // In a task of its own, so that a panic is an answer too.
-            let ran = tokio::spawn(effects.run(job)).await;
-            let answer = match ran.unwrap_or_else(|error| Err(Cause::Task(error.to_string()))) {
+        let answer = move |ran: Result<VertexResult, Cause>| {
+            let answer = match ran {
                 Ok(result) => Answer { event: Event::Finished { vertex, result }, cause: None },
                 Err(Cause::Cancelled) => Answer { event: Event::Cancelled { vertex }, cause: None },
                 Err(cause) => Answer { event: Event::Failed { vertex }, cause: Some(cause) },
             };
             // The driver lives until every running vertex has answered.
             let _answered = sender.send(answer);
-        });
+        };
+        if job.waits_for_network() {
+            tokio::spawn(async move {
+                // In a task of its own, so that a panic is an answer too.
+                let ran = tokio::spawn(effects.pull_source(job)).await;
+                answer(ran.unwrap_or_else(|error| Err(Cause::Task(error.to_string()))));
+            });
+        } else {
+            // From one thread to the other and back: what is handed on by tasks wakes several for each step.
+            tokio::task::spawn_blocking(move || {
+                let ran = catch_unwind(AssertUnwindSafe(|| effects.run(job)));
+                answer(ran.unwrap_or_else(|panicked| Err(Cause::Task(said(&*panicked)))));
+            });
+        }
     }
 
     fn answer_blocking(

@@ -27,6 +27,7 @@ use crate::{
     },
     error::{Cause, Error},
     local::container_image,
+    memo::Recorder,
     request::Asking,
 };
 
@@ -38,10 +39,13 @@ pub(crate) async fn answer(
     asking: Asking,
 ) -> Result<Answer, Error> {
     let effects = make.effects.clone();
+    if !matches!(fact, Fact::Image { .. }) {
+        effects.record(Recorder::asked_elsewhere);
+    }
     let pinned = match fact {
         Fact::Time(source) => return Ok(Answer::Time(time::of(make, &source).await?)),
         Fact::Image { reference, platform } => {
-            let shown = Internal::start(&effects, &format!("[internal] load metadata for {reference}"));
+            let shown = Internal::start(&effects, &loading(&reference));
             let started = effects.clock.now();
             let note = |line: &str| effects.say(shown.digest(), &format!("{line}\n"));
             let found = pin::image(&effects, &reference, &platform, asking, &note).await;
@@ -49,6 +53,7 @@ pub(crate) async fn answer(
                 let pin = Reference { digest: Some(pinned.top), ..reference.clone() };
                 shown.did(&format!("resolve {pin}"), started);
                 effects.sources.add(&Named::Image(&reference), &platform, pinned);
+                effects.record(|recorder| recorder.answered(&reference, &platform, pinned));
             }
             shown.end(found.as_ref().err());
             found?
@@ -69,6 +74,11 @@ pub(crate) async fn answer(
         }
     };
     Ok(Answer::Image(pinned.fact))
+}
+
+/// What progress calls the question for an image.
+pub(crate) fn loading(reference: &Reference) -> String {
+    format!("[internal] load metadata for {reference}")
 }
 
 /// An image of the local store.

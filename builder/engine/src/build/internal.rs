@@ -21,8 +21,8 @@ pub(crate) struct Internal<'a> {
 impl<'a> Internal<'a> {
     /// Says that it began. The name is its identity.
     pub(crate) fn start(effects: &'a Arc<Effects>, name: &str) -> Internal<'a> {
-        let digest = Digest::of(format!("internal {name}").as_bytes());
-        let internal = Internal { effects, name: name.to_owned(), digest, started: effects.clock.now() };
+        let (name, digest, started) = (name.to_owned(), digest_of(name), effects.clock.now());
+        let internal = Internal { effects, name, digest, started };
         internal.tell(None, None);
         internal
     }
@@ -69,4 +69,9 @@ impl<'a> Internal<'a> {
             error,
         }));
     }
+}
+
+/// What progress knows such work by.
+pub(crate) fn digest_of(name: &str) -> Digest {
+    Digest::of(format!("internal {name}").as_bytes())
 }

@@ -69,6 +69,7 @@ pub(crate) async fn build(
         lowered = lower_all(&make_first, &request, &prepared) => lowered?,
         () = cancel.wait() => return Err(Error::Cancelled),
     };
+    effects.record(|recorder| recorder.lowered(&lowered));
     warn(&effects, &lowered.warnings);
     export::check(&request.outputs, &lowered.platforms, lowered.several_platforms).map_err(Cause::from)?;
     effects.checks.get_or_init(|| Checks::new(&lowered));
@@ -182,7 +183,6 @@ async fn make(
     let edges: Vec<_> = images().filter_map(|(_, image)| image.edge).collect();
     let roots: Vec<_> = edges.iter().map(|edge| ids[edge.vertex.index()]).collect();
     let results = Driver::new(&mut solve, effects).make(&roots, cancel).await?;
-    effects.contexts.save(effects)?;
     let mut results = results.into_iter();
     let mut built = Vec::new();
     for (platform, image) in images() {

@@ -57,8 +57,7 @@ pub(crate) async fn image(
     }
     if let Some(answer) = held.answer.as_ref().filter(|answer| is_enough(answer, reference, asking, now)) {
         if reference.digest.is_none() {
-            let age = words_of(now.0.saturating_sub(answer.at.0));
-            note(&format!("the registry answered this {age} ago; --pull asks again"));
+            note(&age_of(answer.at, now));
         }
         return remembered(effects, reference, answer, asking.pull);
     }
@@ -105,7 +104,7 @@ fn fits(config: &ImageConfig, wanted: &Platform) -> bool {
 }
 
 /// Whether an answer makes a question to the registry needless.
-fn is_enough(answer: &Answer, reference: &Reference, asking: Asking, now: Epoch) -> bool {
+pub(crate) fn is_enough(answer: &Answer, reference: &Reference, asking: Asking, now: Epoch) -> bool {
     if reference.digest.is_some() {
         return true;
     }
@@ -116,6 +115,12 @@ fn is_enough(answer: &Answer, reference: &Reference, asking: Asking, now: Epoch)
         PullPolicy::Missing => fresh(),
         PullPolicy::Always | PullPolicy::Newer => false,
     }
+}
+
+/// Says how old an answer is.
+pub(crate) fn age_of(at: Epoch, now: Epoch) -> String {
+    let age = words_of(now.0.saturating_sub(at.0));
+    format!("the registry answered this {age} ago; --pull asks again")
 }
 
 /// Asks the registry; where its last answer will do, not for longer than a connection may take.

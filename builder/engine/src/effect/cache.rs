@@ -107,24 +107,22 @@ impl Effects {
         &self,
         job: &Job,
         below: &[ResultLayer],
-        layer: &Layer,
+        layer: Layer,
         folder: &Path,
         ran: &Ran,
     ) -> Result<VertexResult, Cause> {
         let op = OpDigest::of(&job.vertex.op).digest();
-        let now = self.clock.now().epoch();
+        let inputs = match &job.definition {
+            Some(_) => self.identify(&job.vertex, &job.inputs)?,
+            None => Vec::new(),
+        };
+        let origin = Origin { op, created: self.clock.now().epoch() };
         let mut result = below.to_vec();
-        match self.store.intern(&self.lease, &op, &layer.content_digest())? {
-            Some(earlier) => {
-                result.push(ResultLayer { layer: earlier.layer, created: Some(earlier.created) })
-            }
-            None => {
-                let origin = Origin { op, created: now };
-                let id = self.store.commit_layer(&self.lease, layer, Some(folder), Some(origin))?;
-                result.push(ResultLayer { layer: id, created: Some(now) });
-            }
-        }
-        self.put_record(job, op, result.clone(), ran)?;
+        let kept = self.store.finish_step(&self.lease, layer, folder, origin, |kept| {
+            let result = below.iter().copied().chain([kept]).collect();
+            self.record_of(job, op, &inputs, result, ran)
+        })?;
+        result.push(kept);
         Ok(VertexResult::layers(result))
     }
 
@@ -171,12 +169,30 @@ impl Effects {
 
     /// Adds the record of a finished step.
     fn put_record(&self, job: &Job, op: Digest, result: Vec<ResultLayer>, ran: &Ran) -> Result<(), Cause> {
-        let Some((definition, ingredients)) = &job.definition else { return Ok(()) };
+        if job.definition.is_none() {
+            return Ok(());
+        }
         let inputs = self.identify(&job.vertex, &job.inputs)?;
+        if let Some(record) = self.record_of(job, op, &inputs, result, ran) {
+            self.store.put_record(&self.lease, &record)?;
+        }
+        Ok(())
+    }
+
+    /// The record of a finished step; none where nothing of its key is known.
+    fn record_of(
+        &self,
+        job: &Job,
+        op: Digest,
+        inputs: &[Digest],
+        result: Vec<ResultLayer>,
+        ran: &Ran,
+    ) -> Option<Record> {
+        let (definition, ingredients) = job.definition.as_ref()?;
         let now = self.clock.now();
-        let record = Record {
+        Some(Record {
             definition_key: definition.digest(),
-            content_key: Some(key::content(&job.vertex, &inputs).digest()),
+            content_key: Some(key::content(&job.vertex, inputs).digest()),
             op,
             ingredients: stored(ingredients),
             created: created(&result).unwrap_or(now.epoch()),
@@ -185,8 +201,7 @@ impl Effects {
             peak_memory_bytes: ran.peak_memory_bytes,
             stage: job.vertex.about.stage.clone(),
             instruction: written(&job.vertex.about.name).to_owned(),
-        };
-        Ok(self.store.put_record(&self.lease, &record)?)
+        })
     }
 
     /// The version that a remote source has now; none for everything else.

@@ -11,14 +11,14 @@ use dockerfile::{ignore::Ignore, text};
 use graph::{Local, Op, Source, Vertex};
 use image::{
     folder::{SourceFolder, replant, write_plan},
-    scan::{Purpose, Reach, ScanOptions, StatKey, Visit, scan_at},
+    scan::{Purpose, ScanOptions, StatKey, scan_at},
 };
 use oci::Digest;
 use rustix::fs::{Dir, Mode, OFlags, ResolveFlags, open, openat2};
 use store::HashCache;
 use tree::{Layer, LayerPath};
 
-use super::{Effects, layers::UPPER};
+use super::{Effects, layers::UPPER, visible::Visible};
 use crate::{error::Cause, result::VertexResult};
 
 /// A build context that was read.
@@ -117,19 +117,6 @@ struct Slot {
 }
 
 impl Contexts {
-    /// Remembers the digests of the files that were read.
-    pub(crate) fn save(&self, effects: &Effects) -> Result<(), Cause> {
-        for slot in self.slots.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            // A folder of the build's own is gone when the build is.
-            if let Some((context, hashes)) = slot.read.get()
-                && context.watched
-            {
-                hashes.save(&effects.lease)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Makes a folder with an archive in it the main context; the first one counts.
     pub(crate) fn take_archive(&self, folder: PathBuf) {
         self.archive.get_or_init(|| folder);
@@ -138,6 +125,12 @@ impl Contexts {
     /// The folder of [`Contexts::take_archive`].
     pub(crate) fn archive(&self) -> Option<&PathBuf> {
         self.archive.get()
+    }
+
+    /// What was read of a context; none where it was not read, or is no folder of the user's.
+    pub(crate) fn read(&self, local: &Local) -> Option<Arc<Context>> {
+        let slot = self.slot(local);
+        slot.read.get().map(|(context, _)| context.clone()).filter(|context| context.watched)
     }
 
     fn slot(&self, local: &Local) -> Arc<Slot> {
@@ -187,29 +180,24 @@ impl Effects {
         };
         let root = open(&folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| Cause::io("open", &folder)(errno.into()))?;
-        let ignore =
-            Ignore::new(&local.ignore).map_err(|error| Cause::Task(format!("the ignore file: {error}")))?;
-        let sources: Vec<Vec<u8>> =
-            local.reaches.iter().map(|source| text::encode(source).into_owned()).collect();
-        let sources: Vec<&[u8]> = sources.iter().map(Vec::as_slice).collect();
-        let reach = match sources.is_empty() {
-            true => Reach::everything(),
-            false => Reach::of(root.as_fd(), &sources)?,
-        };
+        let visible = Visible::of(local, root.as_fd())?;
         use std::os::unix::ffi::OsStrExt;
         let hashes = self.store.hash_cache(folder.as_os_str().as_bytes())?;
-        let filter = |path: &LayerPath, is_folder: bool| {
-            reach.visit(path, is_folder).and(unignored(&ignore, path, is_folder))
-        };
+        let filter = |path: &LayerPath, is_folder: bool| visible.visit(path, is_folder);
         let options = ScanOptions { purpose: Purpose::Context, filter: &filter, hashes: &Hashes(&hashes) };
         let layer = scan_at(root.as_fd(), &options)?;
+        let watched = archive.is_none() && !absent;
+        // A folder of the build's own is gone when the build is.
+        if watched {
+            hashes.save(&self.lease)?;
+        }
         let context = Context {
             name: local.name.clone(),
             layer: Arc::new(layer),
             folder,
-            watched: archive.is_none() && !absent,
+            watched,
             absent,
-            ignore,
+            ignore: visible.into_ignore(),
             copy: OnceLock::new(),
             making: Mutex::new(()),
         };
@@ -245,14 +233,6 @@ fn shown(name: &str) -> String {
     }
 }
 
-fn unignored(ignore: &Ignore, path: &LayerPath, is_folder: bool) -> Visit {
-    match (ignore.excludes(path.as_bytes()), is_folder) {
-        (false, _) => Visit::Take,
-        (true, true) if ignore.may_contain_included(path.as_bytes()) => Visit::Descend,
-        (true, _) => Visit::Skip,
-    }
-}
-
 /// The store's memory of digests, as a scan asks for it.
 struct Hashes<'a>(&'a HashCache);
 
@@ -266,7 +246,8 @@ impl image::scan::HashCache for Hashes<'_> {
     }
 }
 
-fn stored(key: &StatKey) -> store::StatKey {
+/// A key as the store has it.
+pub(crate) fn stored(key: &StatKey) -> store::StatKey {
     let StatKey { device, inode, size, mtime_ns, ctime_ns } = *key;
     store::StatKey { device, inode, size, mtime_ns, ctime_ns }
 }

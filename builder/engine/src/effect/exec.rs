@@ -10,9 +10,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use graph::{Exec, ExtraHost, Network, Security};
+use graph::{Exec, Network, Security};
 use image::overlay::OverlayXattrs;
-use sandbox::{CapabilitySet, Mount, MountKind, ResourceLimit, Rootfs, Spec, Status, Stdio, User, Writable};
+use sandbox::{CapabilitySet, ResourceLimit, Running, Spec, Status, Stdio, User, Writable};
 use tree::Identity;
 
 use super::{Effects, Job, cache::Ran, foreign::check_processor, layers::UPPER, logs::Logs};
@@ -42,7 +42,7 @@ impl Effects {
         list.retain(|made| !mounts.list.iter().any(|over| made.target.starts_with(&over.target)));
         list.append(&mut mounts.list);
         let spec = Spec {
-            rootfs: Rootfs::Overlay { lowers: below.lowers(), writable: writable.clone() },
+            rootfs: self.rootfs(&below, writable.clone())?,
             empty: self.empty.clone(),
             readonly_root: false,
             mounts: list,
@@ -63,7 +63,7 @@ impl Effects {
             shm_size_bytes: exec.shm_size_bytes.unwrap_or(Spec::DEFAULT_SHM_SIZE_BYTES),
             limits: limits(exec),
         };
-        let peak_memory_bytes = self.run_spec(exec, &spec, &below, job)?;
+        let (ended, peak_memory_bytes) = self.run_spec(exec, &spec, &below, job)?;
         drop(mounts);
         let layer = image::diff::diff(
             &writable.upper,
@@ -71,24 +71,33 @@ impl Effects {
             OverlayXattrs::default(),
             &image::scan::NoHashCache,
         )?;
+        // Before the folder is a layer that others mount: what was mounted on it is gone then.
+        drop(ended);
         self.check_rewritten(job, &layer, &below.stack)?;
         let ran = Ran { started, peak_memory_bytes };
-        self.keep_layer(job, base.as_layers(), &layer, &writable.upper, &ran)
+        self.keep_layer(job, base.as_layers(), layer, &writable.upper, &ran)
     }
 
-    /// Runs the process to its end. The most memory that it used at once, in bytes.
-    fn run_spec(&self, exec: &Exec, spec: &Spec, below: &Mounted, job: &Job) -> Result<Option<u64>, Cause> {
-        let (logs, stdout, stderr) = Logs::start(&self.sink, &self.clock, job.digest)?;
-        let running = sandbox::start(spec, Stdio::Streams { stdin: None, stdout, stderr })
+    /// Runs the process to its end, and gives what is left of it to be dropped, and the most memory that it used at once, in
+    /// bytes.
+    fn run_spec(
+        &self,
+        exec: &Exec,
+        spec: &Spec,
+        below: &Mounted,
+        job: &Job,
+    ) -> Result<(Running, Option<u64>), Cause> {
+        let (logs, stdout, stderr) = Logs::open(&self.sink, &self.clock, job.digest)?;
+        let mut running = sandbox::start(spec, Stdio::Streams { stdin: None, stdout, stderr })
             .map_err(|error| self.not_started(error, below, spec, &exec.platform))?;
         let handle = running.handle();
         let cancelled = job.cancel.on_set(move || {
             // A step that has ended meanwhile cannot be killed, and need not be.
             let _killed = handle.kill();
         });
-        let report = running.wait();
+        let last_lines = logs.follow(running.ended());
+        let report = running.report();
         drop(cancelled);
-        let last_lines = logs.finish();
         let report = report?;
         for warning in &report.warnings {
             self.warn_once("sandbox", warning);
@@ -97,7 +106,7 @@ impl Effects {
             return Err(Cause::Cancelled);
         }
         let (code, signal) = match report.status {
-            Status::Exited(0) => return Ok(report.peak_memory_bytes),
+            Status::Exited(0) => return Ok((running, report.peak_memory_bytes)),
             Status::Exited(code) => (Some(code), None),
             Status::Signaled(signal) => (None, Some(signal)),
         };
@@ -106,7 +115,7 @@ impl Effects {
 
     /// Folders for what a process writes. The upper one is the root that the process sees: it looks as the one below.
     pub(crate) fn writable(&self, below: &Mounted) -> Result<Writable, Cause> {
-        let writable = Writable { upper: self.lease.new_folder()?, work: self.lease.new_folder()? };
+        let writable = Writable { upper: self.lease.new_folder()?, work: self.lease.new_work_folder()? };
         if let Some((_, root)) = below.stack.lookup(&tree::LayerPath::root()) {
             let upper = &writable.upper;
             chown(upper, Some(root.uid), Some(root.gid)).map_err(Cause::io("chown", upper))?;
@@ -134,29 +143,6 @@ impl Effects {
     }
 }
 
-impl Effects {
-    /// `/etc/hosts` and `/etc/resolv.conf`, which are generated and never in the layer.
-    pub(crate) fn network_files(&self, hostname: &str, extra: &[ExtraHost]) -> Result<Vec<Mount>, Cause> {
-        let folder = self.lease.new_folder()?;
-        let write = |name: &str, text: &[u8]| {
-            let path = folder.join(name);
-            fs::write(&path, text).map_err(Cause::io("write", &path))?;
-            // Whatever the umask is, every user of the step reads them.
-            let readable = fs::Permissions::from_mode(0o644);
-            fs::set_permissions(&path, readable).map_err(Cause::io("chmod", path))
-        };
-        write("hosts", hosts(hostname, extra).as_bytes())?;
-        // A host without the file has no name resolution to hand on.
-        write("resolv.conf", &fs::read("/etc/resolv.conf").unwrap_or_default())?;
-        let mount = |name: &str| Mount {
-            target: Path::new("/etc").join(name),
-            kind: MountKind::Bind { root: folder.clone(), path: PathBuf::from(name), readonly: true },
-        };
-        Ok(vec![mount("hosts"), mount("resolv.conf")])
-    }
-}
-
-/// The ids of a process; its own group is among the supplementary ones, as containerd has it.
 pub(crate) fn user(identity: &Identity) -> User {
     let mut additional_gids = vec![identity.gid];
     additional_gids.extend(identity.groups.iter().filter(|gid| **gid != identity.gid));
@@ -201,12 +187,4 @@ fn limits(exec: &Exec) -> Vec<ResourceLimit> {
         Some(ResourceLimit { resource, soft: limit.soft, hard: limit.hard })
     };
     exec.ulimits.iter().filter_map(of).collect()
-}
-
-fn hosts(host_name: &str, extra: &[ExtraHost]) -> String {
-    let mut text = format!("127.0.0.1\tlocalhost {host_name}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    for ExtraHost { host, ip } in extra {
-        text.push_str(&format!("{ip}\t{host}\n"));
-    }
-    text
 }

@@ -2,15 +2,15 @@
 
 use std::{
     collections::VecDeque,
-    fs::File,
-    io::Read,
-    os::fd::OwnedFd,
-    sync::{Arc, Mutex, PoisonError},
-    thread::{self, JoinHandle},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use oci::Digest;
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::{Errno, ioctl_fionbio, read},
+    pipe::{PipeFlags, pipe_with},
+};
 
 use crate::{
     clock::Clock,
@@ -24,10 +24,17 @@ const LAST_LINES: usize = 20;
 /// A line that is longer is cut in the message of a failure; the log has all of it.
 const LINE_BYTES: usize = 4096;
 
-/// Two pipes and the threads that read them.
-pub(crate) struct Logs {
-    tail: Arc<Mutex<Tail>>,
-    readers: Vec<JoinHandle<()>>,
+/// How much is read at once.
+const READ_BYTES: usize = 16 * 1024;
+
+/// Two pipes, read by the thread that waits for the step.
+pub(crate) struct Logs<'a> {
+    sink: &'a SharedSink,
+    clock: &'a Clock,
+    vertex: Digest,
+    /// Those that are open.
+    pipes: Vec<(Stream, OwnedFd)>,
+    tail: Tail,
 }
 
 #[derive(Default)]
@@ -36,61 +43,84 @@ struct Tail {
     open: bool,
 }
 
-impl Logs {
-    /// Starts to read; the two descriptors are the step's output and error.
-    pub(crate) fn start(
-        sink: &SharedSink,
-        clock: &Clock,
+impl<'a> Logs<'a> {
+    /// Makes the pipes; the two descriptors are the step's output and error.
+    pub(crate) fn open(
+        sink: &'a SharedSink,
+        clock: &'a Clock,
         vertex: Digest,
-    ) -> Result<(Logs, OwnedFd, OwnedFd), Cause> {
-        let tail = Arc::new(Mutex::new(Tail::default()));
-        let mut readers = Vec::new();
-        let mut open = |stream| -> Result<OwnedFd, Cause> {
-            let (read, write) =
-                pipe_with(PipeFlags::CLOEXEC).map_err(|errno| Cause::io("open", "a pipe")(errno.into()))?;
-            let (sink, clock, tail) = (sink.clone(), clock.clone(), tail.clone());
-            let reader = thread::Builder::new()
-                .name("log".to_owned())
-                .spawn(move || read_all(File::from(read), stream, vertex, &sink, &clock, &tail))
-                .map_err(Cause::io("start", "a thread"))?;
-            readers.push(reader);
-            Ok(write)
+    ) -> Result<(Logs<'a>, OwnedFd, OwnedFd), Cause> {
+        let pipe = || -> Result<(OwnedFd, OwnedFd), Errno> {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+            ioctl_fionbio(&read, true)?;
+            Ok((read, write))
         };
-        let (stdout, stderr) = (open(Stream::Stdout)?, open(Stream::Stderr)?);
-        Ok((Logs { tail, readers }, stdout, stderr))
+        let opened = |errno: Errno| Cause::io("open", "a pipe")(errno.into());
+        let (from_stdout, stdout) = pipe().map_err(opened)?;
+        let (from_stderr, stderr) = pipe().map_err(opened)?;
+        let pipes = vec![(Stream::Stdout, from_stdout), (Stream::Stderr, from_stderr)];
+        Ok((Logs { sink, clock, vertex, pipes, tail: Tail::default() }, stdout, stderr))
     }
 
-    /// Waits until all is read, and gives the last lines.
-    pub(crate) fn finish(self) -> Vec<String> {
-        for reader in self.readers {
-            // A reader that panicked has said so on standard error; the lines that it read are here.
-            let _ended = reader.join();
-        }
-        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        tail.lines.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
-    }
-}
-
-fn read_all(
-    mut from: File,
-    stream: Stream,
-    vertex: Digest,
-    sink: &SharedSink,
-    clock: &Clock,
-    tail: &Mutex<Tail>,
-) {
-    let mut buffer = vec![0; 32 * 1024];
-    loop {
-        match from.read(&mut buffer) {
-            Ok(0) => return,
-            Ok(read) => {
-                let bytes = buffer[..read].to_vec();
-                tail.lock().unwrap_or_else(PoisonError::into_inner).add(&bytes);
-                sink.event(Event::Log(Log { vertex, stream, bytes, time: clock.now() }));
+    /// Hands on what comes, until `ended` hangs up: then nobody writes any more. Gives the last lines.
+    pub(crate) fn follow(mut self, ended: BorrowedFd<'_>) -> Vec<String> {
+        loop {
+            let (ready, has_ended) = self.wait(ended);
+            self.pipes = std::mem::take(&mut self.pipes)
+                .into_iter()
+                .zip(ready)
+                .filter_map(|((stream, pipe), ready)| {
+                    let open = match has_ended {
+                        // All that is still in the pipe.
+                        true => self.read(stream, &pipe, usize::MAX),
+                        // Some of it, so that neither pipe has to wait for the other.
+                        false => !ready || self.read(stream, &pipe, 1),
+                    };
+                    open.then_some((stream, pipe))
+                })
+                .collect();
+            if has_ended {
+                let lines = self.tail.lines.iter();
+                return lines.map(|line| String::from_utf8_lossy(line).into_owned()).collect();
             }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => return,
         }
+    }
+
+    /// Waits for something to do: which of the pipes have something, and whether the step has ended.
+    fn wait(&self, ended: BorrowedFd<'_>) -> (Vec<bool>, bool) {
+        let pipes = self.pipes.iter().map(|(_, pipe)| PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN));
+        let mut polled: Vec<PollFd<'_>> = pipes.collect();
+        polled.push(PollFd::from_borrowed_fd(ended, PollFlags::IN));
+        match poll(&mut polled, None) {
+            Ok(_) => {
+                let mut ready: Vec<bool> = polled.iter().map(|one| !one.revents().is_empty()).collect();
+                let has_ended = ready.pop().unwrap_or(true);
+                (ready, has_ended)
+            }
+            Err(Errno::INTR) => (vec![false; self.pipes.len()], false),
+            // The log ends here, and the step is waited for without it.
+            Err(_) => (vec![false; self.pipes.len()], true),
+        }
+    }
+
+    /// Reads what a pipe holds, so many times at most. Whether it is still open.
+    fn read(&mut self, stream: Stream, pipe: &OwnedFd, times: usize) -> bool {
+        let mut buffer = [0; READ_BYTES];
+        let mut left = times;
+        while left > 0 {
+            match read(pipe, buffer.as_mut_slice()) {
+                Ok(0) => return false,
+                Ok(length) => {
+                    let (vertex, bytes) = (self.vertex, buffer[..length].to_vec());
+                    self.tail.add(&bytes);
+                    self.sink.event(Event::Log(Log { vertex, stream, bytes, time: self.clock.now() }));
+                    left -= 1;
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return errno == Errno::AGAIN,
+            }
+        }
+        true
     }
 }
 
@@ -116,7 +146,58 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        collections::BTreeMap,
+        fs::File,
+        io::Write,
+        sync::{Arc, Mutex},
+        thread,
+        time::Duration,
+    };
+
     use super::*;
+    use crate::{clock::Time, progress::Sink};
+
+    /// Keeps what it is told.
+    #[derive(Default)]
+    struct Told(Mutex<BTreeMap<&'static str, Vec<u8>>>);
+
+    impl Sink for Told {
+        fn event(&self, event: Event) {
+            let Event::Log(Log { stream, bytes, .. }) = event else { panic!("a log has nothing else") };
+            let name = if stream == Stream::Stdout { "stdout" } else { "stderr" };
+            self.0.lock().expect("held shortly").entry(name).or_default().extend(bytes);
+        }
+    }
+
+    #[test]
+    fn both_pipes_are_read_to_the_end_of_the_step() {
+        let told = Arc::new(Told::default());
+        let (sink, clock): (SharedSink, _) = (told.clone(), Clock::new(Time::default));
+        let (logs, stdout, stderr) = Logs::open(&sink, &clock, Digest::of(b"vertex")).expect("opened");
+        let (ended, alive) = pipe_with(PipeFlags::CLOEXEC).expect("opened");
+        let much = vec![b'o'; 300_000];
+        let writer = {
+            let much = much.clone();
+            thread::spawn(move || {
+                let (mut stdout, mut stderr) = (File::from(stdout), File::from(stderr));
+                stdout.write_all(&much).expect("read");
+                stderr.write_all(b"e\n").expect("read");
+                drop(stderr);
+                stdout.write_all(b"\nlast").expect("read");
+                // The end, while one pipe is open and holds something.
+                drop(alive);
+                thread::sleep(Duration::from_millis(50));
+            })
+        };
+        let lines = logs.follow(ended.as_fd());
+        writer.join().expect("it wrote");
+        // Which of the pipes is read first is the kernel's to say.
+        assert!(lines.iter().any(|line| line.contains("last")), "{lines:?}");
+        let told = told.0.lock().expect("held shortly");
+        assert_eq!(told["stdout"], [much, b"\nlast".to_vec()].concat());
+        assert_eq!(told["stderr"], b"e\n");
+    }
 
     #[test]
     fn the_last_lines_are_kept_however_they_come() {

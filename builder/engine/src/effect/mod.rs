@@ -6,7 +6,7 @@
 //! | look up     | `cache.rs`: records, content keys, interning |
 //! | run: image  | `pull/`: blobs from a registry, a layout or the local store, unpacked |
 //! | run: files over http, git repositories | `http.rs`, `git.rs` |
-//! | run: `RUN`  | `exec.rs`, `mounts.rs`, `identity.rs`, `logs.rs`, `ssh.rs`; refused, `foreign.rs` says why |
+//! | run: `RUN`  | `exec.rs`, `mounts.rs`, `etc.rs`, `identity.rs`, `logs.rs`, `ssh.rs`; refused, `foreign.rs` says why |
 //! | run: `COPY` | `file.rs`, `archive.rs` |
 //! | run: merge, diff | `stack.rs` |
 //!
@@ -18,6 +18,7 @@ pub(crate) mod cache;
 pub(crate) mod context;
 pub(crate) mod early;
 mod elf;
+pub(crate) mod etc;
 pub(crate) mod exec;
 pub(crate) mod file;
 pub(crate) mod foreign;
@@ -31,6 +32,7 @@ pub(crate) mod pull;
 pub(crate) mod rewritten;
 pub(crate) mod ssh;
 pub(crate) mod stack;
+pub(crate) mod visible;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -52,6 +54,7 @@ use crate::{
     clock::Clock,
     error::Cause,
     limits::Limits,
+    memo::Recorder,
     progress::{Event, Log, SharedSink, Stream, Warning},
     result::VertexResult,
 };
@@ -63,6 +66,8 @@ pub(crate) struct Effects {
     pub(crate) client: Arc<dyn Client>,
     pub(crate) registry: registry::Client,
     pub(crate) sink: SharedSink,
+    /// Writes down a build that may be remembered as a whole.
+    pub(crate) recorder: Option<Arc<Recorder>>,
     pub(crate) clock: Clock,
     /// An empty folder, for overlays without layers.
     pub(crate) empty: PathBuf,
@@ -77,6 +82,7 @@ pub(crate) struct Effects {
     pub(crate) references: git::References,
     /// What git needs of the machine.
     pub(crate) surroundings: fetch::git::Surroundings,
+    pub(crate) etc: etc::Etc,
     /// What layers from elsewhere may take.
     pub(crate) limits: Limits,
     /// Set when the build ends or is stopped: for work that belongs to no vertex.
@@ -104,18 +110,32 @@ pub(crate) struct Job {
     pub(crate) cancel: Cancel,
 }
 
+impl Job {
+    /// Whether it is to be run by [`Effects::pull_source`], and not by [`Effects::run`].
+    pub(crate) fn waits_for_network(&self) -> bool {
+        matches!(self.vertex.op, Op::Source(Source::Image { .. } | Source::OciLayout(_)))
+    }
+}
+
 impl Effects {
-    /// Runs a vertex.
-    pub(crate) async fn run(self: Arc<Self>, job: Job) -> Result<VertexResult, Cause> {
-        if let Op::Source(source) = &job.vertex.op {
-            return match source {
-                Source::Image { image, .. } => self.pull(image.manifest(), &job).await,
-                Source::OciLayout(layout) => self.pull(layout.manifest, &job).await,
-                Source::Local(_) => self.blocking(move |effects| effects.context_of(&job.vertex)).await,
-                Source::Http(_) | Source::Git(_) => self.blocking(move |effects| effects.step(&job)).await,
-            };
+    /// Runs a vertex that is an image.
+    pub(crate) async fn pull_source(self: Arc<Self>, job: Job) -> Result<VertexResult, Cause> {
+        self.record(|recorder| recorder.runs(&job.vertex.op));
+        match &job.vertex.op {
+            Op::Source(Source::Image { image, .. }) => self.pull(image.manifest(), &job).await,
+            Op::Source(Source::OciLayout(layout)) => self.pull(layout.manifest, &job).await,
+            _ => Err(Cause::Task("not an image".to_owned())),
         }
-        self.blocking(move |effects| effects.step(&effects.on_layers(job)?)).await
+    }
+
+    /// Runs every other vertex. Blocks.
+    pub(crate) fn run(self: &Arc<Self>, job: Job) -> Result<VertexResult, Cause> {
+        self.record(|recorder| recorder.runs(&job.vertex.op));
+        match &job.vertex.op {
+            Op::Source(Source::Local(_)) => self.context_of(&job.vertex),
+            Op::Source(_) => self.step(&job),
+            _ => self.step(&self.on_layers(job)?),
+        }
     }
 
     /// Runs a step under the lock of its key: of two processes that want it, one makes it and the other finds it.
@@ -148,6 +168,18 @@ impl Effects {
         }?;
         self.archive_early(&job.digest, &made);
         Ok(made)
+    }
+
+    /// Tells who writes the build down, if somebody does.
+    pub(crate) fn record(&self, tell: impl FnOnce(&Recorder)) {
+        if let Some(recorder) = &self.recorder {
+            tell(recorder);
+        }
+    }
+
+    /// Whether the build is gone through once more: all that it writes is written.
+    pub(crate) fn is_rehearsal(&self) -> bool {
+        self.recorder.as_ref().is_some_and(|recorder| recorder.is_silent())
     }
 
     /// Takes a lock, with a line of progress when another process holds it.

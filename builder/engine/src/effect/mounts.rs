@@ -130,7 +130,7 @@ impl Effects {
         };
         let writable = match mount.readonly {
             true => None,
-            false => Some(Writable { upper: self.lease.new_folder()?, work: self.lease.new_folder()? }),
+            false => Some(Writable { upper: self.lease.new_folder()?, work: self.lease.new_work_folder()? }),
         };
         Ok(Kind::Overlay { lowers, writable, path: PathBuf::from(&mount.selector) })
     }

@@ -1,24 +1,43 @@
 //! Files that are there whole or not at all.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, BufWriter, Write},
-    os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use rustix::{
     fs::{AtFlags, CWD, OFlags, linkat},
     io::Errno,
+    time::{ClockId, clock_gettime},
 };
+use store::StatKey;
 
 use crate::error::Cause;
 
+const SECOND_NS: i64 = 1_000_000_000;
+
+/// What is as long as this, in bytes, goes to the file without being copied once more: blobs come in larger pieces.
+const DIRECT: usize = 64 << 10;
+
+/// The kernel's clock for files goes on at least this often, in milliseconds: a tick at 100 Hz, and some patience.
+const LONGEST_TICK_MS: u32 = 30;
+
 /// Writes a file and gives it its name once all is written. What is not a file (a pipe, `/dev/null`) is written to as it is.
+///
+/// Says by what the file is known as long as nobody else has written to it: a write that came after the file had its name
+/// shows in `mtime_ns`, because the clock that the kernel stamps files with has gone on between the last write here and the
+/// naming. None where that cannot be had.
 pub(crate) fn write(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<(), Cause>,
-) -> Result<(), Cause> {
+) -> Result<Option<StatKey>, Cause> {
     // Of a link, what it leads to is replaced.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let failed = |doing| Cause::io(doing, path);
@@ -27,15 +46,33 @@ pub(crate) fn write(
             return Err(failed("write")(io::ErrorKind::IsADirectory.into()));
         }
         let mut out = OpenOptions::new().write(true).open(path).map_err(failed("open"))?;
-        return write(&mut out);
+        return write(&mut out).map(|()| None);
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(Cause::io("make the folder", folder))?;
     let aside = Aside::create(folder).map_err(failed("write"))?;
-    let mut out = BufWriter::with_capacity(1 << 20, aside);
+    let mut out = BufWriter::with_capacity(DIRECT, aside);
     write(&mut out)?;
     let aside = out.into_inner().map_err(|error| failed("write")(error.into_error()))?;
-    aside.name(path).map_err(failed("rename"))
+    let own = aside.settle();
+    aside.name(path).map_err(failed("rename"))?;
+    Ok(own.and_then(|own| look(path).filter(|now| StatKey { ctime_ns: now.ctime_ns, ..own } == *now)))
+}
+
+/// What is known of a file without reading it; none of what is no file.
+pub(crate) fn look(path: &Path) -> Option<StatKey> {
+    path.metadata().ok().filter(|found| found.is_file()).map(|found| key(&found))
+}
+
+fn key(found: &Metadata) -> StatKey {
+    let time = |seconds: i64, rest: i64| seconds.saturating_mul(SECOND_NS).saturating_add(rest);
+    StatKey {
+        device: found.dev(),
+        inode: found.ino(),
+        size: found.size(),
+        mtime_ns: time(found.mtime(), found.mtime_nsec()),
+        ctime_ns: time(found.ctime(), found.ctime_nsec()),
+    }
 }
 
 /// A file on its way.
@@ -60,6 +97,25 @@ impl Aside {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// What the file is known by, when the clock that the kernel stamps files with has gone on since the last write. None on
+    /// file systems that count whole seconds, and where the clock stands still.
+    fn settle(&self) -> Option<StatKey> {
+        let file = match self {
+            Aside::Nameless(file) => file,
+            Aside::Named(file) => file.as_file(),
+        };
+        let own = key(&file.metadata().ok()?);
+        let tries = if own.mtime_ns % SECOND_NS == 0 { 0 } else { LONGEST_TICK_MS };
+        for _ in 0..tries {
+            let now = clock_gettime(ClockId::RealtimeCoarse);
+            if now.tv_sec.saturating_mul(SECOND_NS).saturating_add(now.tv_nsec) > own.mtime_ns {
+                return Some(own);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        None
     }
 
     /// Gives the file its name, in place of what has it now.
@@ -122,6 +178,21 @@ fn beside(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_writes_after_the_naming_leaves_a_later_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for round in 0..20 {
+            let path = folder.path().join(round.to_string());
+            let own = write(&path, |out| out.write_all(b"ours").map_err(Cause::io("write", "out")));
+            let Some(own) = own.expect("written") else { continue };
+            assert_eq!(look(&path), Some(own));
+            let mut file = OpenOptions::new().write(true).open(&path).expect("there");
+            file.write_all(b"them").expect("written");
+            let now = look(&path).expect("there");
+            assert!(now.mtime_ns > own.mtime_ns && now.size == own.size, "{own:?} {now:?}");
+        }
+    }
 
     #[test]
     fn a_file_is_replaced_whole_and_a_failure_leaves_the_old_one() {

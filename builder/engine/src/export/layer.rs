@@ -1,9 +1,9 @@
 //! A layer's blob for an image: one that is there, or another form of it, or a new one.
 
-use std::{fs::File, io};
+use std::{fs::File, io, sync::Arc};
 
 use image::{
-    compress::{Codec as Compression, ENCODER_VERSION},
+    compress::{Blocks, Codec as Compression, ENCODER_VERSION, Earlier, Encoder},
     contents::Folder,
     copy::ContentSource,
     detect::decompress,
@@ -16,7 +16,7 @@ use image::{
 use oci::{Epoch, media_type};
 use rustix::io::Errno;
 use store::{BlobFile, Codec, LayerBlob, ResultLayer};
-use tree::{LayerId, LayerPath};
+use tree::{Kind, Layer, LayerId, LayerPath};
 
 use super::Stoppable;
 use crate::{
@@ -25,6 +25,11 @@ use crate::{
     error::Cause,
     request::ImageForm,
 };
+
+/// In so many earlier archives of the same instruction a layer's blocks are looked up.
+const EARLIER: usize = 4;
+/// A layer with less in its files, in bytes, is compressed sooner than looked up.
+const SMALL_BYTES: u64 = 512 << 10;
 
 /// How the layers of an image are wanted.
 pub(crate) struct LayerForms<'a> {
@@ -59,8 +64,9 @@ impl LayerForms<'_> {
         if let Some(planned) = self.effects.planned.get(id) {
             let options = TarOptions { epoch: latest, verify: planned.is_watched() };
             let (layer, contents) = (&planned.plan().layer, &*planned);
+            let encoder = self.encoder(id, layer)?;
             return self.encoded(id, codec, form.codec, |out| {
-                let encoded = encode_layer(layer, contents, options, form.codec, out);
+                let encoded = encode_layer(layer, contents, options, encoder, out);
                 encoded.map_err(|error| changed(error, &planned))
             });
         }
@@ -68,9 +74,30 @@ impl LayerForms<'_> {
         let folder = self.effects.folder(layers, at)?;
         let contents = Folder::open(&folder).map_err(Cause::io("open", &folder))?;
         let options = TarOptions { epoch: latest, verify: false };
-        self.encoded(id, codec, form.codec, |out| {
-            Ok(encode_layer(&tree, &contents, options, form.codec, out)?)
-        })
+        let encoder = self.encoder(id, &tree)?;
+        self.encoded(id, codec, form.codec, |out| Ok(encode_layer(&tree, &contents, options, encoder, out)?))
+    }
+
+    /// What compresses a layer: where the same instruction has made one before, whose archive is here, equal blocks of it
+    /// are taken from there.
+    fn encoder(&self, id: &LayerId, layer: &Layer) -> Result<Encoder, Cause> {
+        let compression = self.form.codec;
+        let size = |kind: &Kind| if let Kind::File { size, .. } = kind { *size } else { 0 };
+        if layer.entries.values().map(|node| size(&node.kind)).fold(0, u64::saturating_add) < SMALL_BYTES {
+            return Ok(compression.into());
+        }
+        let (store, lease) = (&self.effects.store, &self.effects.lease);
+        let codec = Codec(format!("{compression} v{ENCODER_VERSION}"));
+        let mut earlier = Earlier::new();
+        for found in store.earlier_blobs(lease, id, &codec, EARLIER)? {
+            // Whatever is wrong with it only costs time.
+            if let (Some(blocks), Ok(blob)) =
+                (Blocks::decode(&found.blocks, compression), File::open(&found.blob.path))
+            {
+                earlier.add(blob, blocks);
+            }
+        }
+        Ok(Encoder { codec: compression, earlier: Arc::new(earlier) })
     }
 
     /// Whether a blob has a codec, whatever its level.
@@ -124,9 +151,13 @@ impl LayerForms<'_> {
         encode: impl FnOnce(&mut dyn io::Write) -> Result<EncodedLayer, Cause>,
     ) -> Result<LayerBlob, Cause> {
         let (store, lease) = (&self.effects.store, &self.effects.lease);
-        let mut writer = store.blob_writer(lease)?;
+        let mut writer = store.new_blob(lease)?;
         let encoded = encode(&mut Stoppable { out: &mut writer, cancel: self.cancel })?;
-        writer.commit(Some(&encoded.blob.digest()))?;
+        let digest = encoded.blob.digest();
+        writer.commit(&digest)?;
+        if encoded.blocks.len() > 1 {
+            store.add_blocks(lease, &digest, &encoded.blocks.encode(compression))?;
+        }
         if let Some(why) = encoded.unindexed {
             let name = compression.name();
             let text = format!("a layer has no {name} index, and will be pulled as a whole: {why}");

@@ -2,6 +2,7 @@
 //!
 //! Every file is written aside and renamed, so that a reader sees the old one or the new one whole.
 
+pub(crate) mod archive;
 mod aside;
 mod blobs;
 mod image;
@@ -10,9 +11,10 @@ mod tree;
 
 use std::{collections::BTreeMap, io::Write, path::Path, sync::Arc};
 
+use self::archive::{ArchiveFile, ArchiveKind};
 pub(crate) use self::{blobs::StoreBlobs, image::ImageSet, layer::LayerForms};
 use ::image::annotations::Misplaced;
-use ::image::layout::{write_archive, write_docker_archive, write_folder};
+use ::image::layout::{NamedImage, write_archive, write_docker_archive, write_folder};
 use oci::{Epoch, Platform, Reference};
 use store::TaggedBy;
 
@@ -65,6 +67,9 @@ impl Exporter<'_> {
     /// Writes to one output. The images that were put together for it, where it is one of images.
     pub(crate) fn write(&self, output: &Output) -> Result<Option<ImageSet>, Cause> {
         let written = self.write_one(output);
+        if let Ok(set) = &written {
+            self.effects.record(|recorder| recorder.exported(output, set.as_ref()));
+        }
         if self.cancel.is_set() { Err(Cause::Cancelled) } else { written }
     }
 
@@ -93,6 +98,7 @@ impl Exporter<'_> {
                         (Destination::Path(path), false) => {
                             write_folder(&images, &self.blobs(), path).map_err(Cause::from)
                         }
+                        (Destination::Path(path), true) => self.archive(ArchiveKind::Oci, &images, path),
                         (to, _) => self.send(to, |out| Ok(write_archive(&images, &self.blobs(), out)?)),
                     })?;
                     Ok(set)
@@ -104,8 +110,9 @@ impl Exporter<'_> {
                 let shown = Internal::start(self.effects, "exporting to docker image format");
                 let set = self.image_set(form, &shown).and_then(|set| {
                     let images = set.named();
-                    shown.part("sending tarball", 0, || {
-                        self.send(to, |out| Ok(write_docker_archive(&images, &self.blobs(), out)?))
+                    shown.part("sending tarball", 0, || match to {
+                        Destination::Path(path) => self.archive(ArchiveKind::Docker, &images, path),
+                        to => self.send(to, |out| Ok(write_docker_archive(&images, &self.blobs(), out)?)),
                     })?;
                     Ok(set)
                 });
@@ -138,6 +145,13 @@ impl Exporter<'_> {
         }
     }
 
+    fn archive(&self, kind: ArchiveKind, images: &[NamedImage], path: &Path) -> Result<(), Cause> {
+        if self.effects.is_rehearsal() {
+            return Ok(());
+        }
+        ArchiveFile { kind, images, path }.write(&self.effects.store, &self.effects.lease, self.cancel)
+    }
+
     /// Puts an image into the local store and into registries. The local store has it under its names only when the
     /// registries do.
     fn image(&self, store: bool, push: Option<Push>, form: &ImageForm) -> Result<ImageSet, Cause> {
@@ -166,18 +180,19 @@ impl Exporter<'_> {
     /// Lists the image in the local store, under its names.
     fn name(&self, set: &ImageSet, shown: &Internal<'_>) -> Result<(), Cause> {
         let (store, lease) = (&self.effects.store, &self.effects.lease);
-        let now = self.effects.clock.now().epoch();
+        let (now, rehearsal) = (self.effects.clock.now().epoch(), self.effects.is_rehearsal());
         // One with the image's own digest is one that every listed image has.
         let (tags, own): (Vec<_>, Vec<_>) = set.names.iter().partition(|name| name.digest.is_none());
         shown.part(&format!("writing image {}", set.top.digest), 0, || {
-            if tags.is_empty() { store.add_image(lease, &set.top, now) } else { Ok(()) }
+            if tags.is_empty() && !rehearsal { store.add_image(lease, &set.top, now) } else { Ok(()) }
         })?;
         for name in own {
             shown.part(&format!("naming to {name}"), 0, || Ok::<(), Cause>(()))?;
         }
         for tag in tags {
-            shown.part(&format!("naming to {tag}"), 0, || {
-                store.tag(lease, tag, &set.top, now, TaggedBy::Build)
+            shown.part(&format!("naming to {tag}"), 0, || match rehearsal {
+                true => Ok(()),
+                false => store.tag(lease, tag, &set.top, now, TaggedBy::Build).map(drop),
             })?;
         }
         Ok(())
@@ -215,7 +230,7 @@ pub(crate) fn send(
     write: impl FnOnce(&mut dyn Write) -> Result<(), Cause>,
 ) -> Result<(), Cause> {
     match to {
-        Destination::Path(path) => aside::write(path, |out| write(out)),
+        Destination::Path(path) => aside::write(path, |out| write(out)).map(drop),
         Destination::Stdout => {
             let mut out = std::io::stdout().lock();
             write(&mut out)?;

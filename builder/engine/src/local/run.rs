@@ -10,7 +10,7 @@ use std::{
 
 use graph::Network;
 use oci::{Config, Digest};
-use sandbox::{CapabilitySet, Handle, Mount, MountKind, Report, Rootfs, Running, Spec, Stdio, WindowSize};
+use sandbox::{CapabilitySet, Handle, Mount, MountKind, Report, Running, Spec, Stdio, WindowSize};
 
 use crate::{
     cancel::Cancel,
@@ -179,7 +179,7 @@ fn spec(
     let mut mounts = effects.network_files(&hostname, &[])?;
     mounts.extend(request.volumes.iter().map(volume));
     Ok(Spec {
-        rootfs: Rootfs::Overlay { lowers: below.lowers(), writable },
+        rootfs: effects.rootfs(&below, writable)?,
         empty: effects.empty.clone(),
         readonly_root: false,
         mounts,

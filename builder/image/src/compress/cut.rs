@@ -49,18 +49,26 @@ impl Cutter {
     /// do.
     pub(crate) fn advance(&mut self, bytes: &[u8]) -> (usize, bool) {
         let Sizes { least, most, bits } = self.sizes;
-        let unseen = (least - WINDOW).saturating_sub(self.length).min(bytes.len());
         let mask = u64::MAX << (64 - bits);
-        self.length += unseen;
-        for (at, byte) in bytes.iter().enumerate().skip(unseen) {
-            self.hash = (self.hash << 1).wrapping_add(GEAR[usize::from(*byte)]);
-            self.length += 1;
-            if self.length >= most || (self.hash & mask == 0 && self.length >= least) {
-                (self.length, self.hash) = (0, 0);
-                return (at + 1, true);
-            }
+        // Too early to cut: not even seen, and then seen by the hash alone.
+        let unseen = (least - WINDOW).saturating_sub(self.length).min(bytes.len());
+        let early = (least - 1).saturating_sub(self.length).clamp(unseen, bytes.len());
+        let last = (most - self.length).min(bytes.len());
+        let mut hash = self.hash;
+        for byte in &bytes[unseen..early] {
+            hash = (hash << 1).wrapping_add(GEAR[usize::from(*byte)]);
         }
-        (bytes.len(), false)
+        let cut = bytes[early..last].iter().position(|byte| {
+            hash = (hash << 1).wrapping_add(GEAR[usize::from(*byte)]);
+            hash & mask == 0
+        });
+        let taken = cut.map_or(last, |at| early + at + 1);
+        if cut.is_some() || self.length + taken >= most {
+            (self.length, self.hash) = (0, 0);
+            return (taken, true);
+        }
+        (self.length, self.hash) = (self.length + taken, hash);
+        (taken, false)
     }
 }
 

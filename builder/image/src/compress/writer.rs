@@ -3,15 +3,19 @@
 use std::{
     collections::VecDeque,
     io::{self, Write},
-    sync::mpsc::{Receiver, TryRecvError, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, TryRecvError, channel},
+    },
 };
 
 use oci::media_type::Compression;
 
 use super::{
-    BadLevel, Codec,
-    block::{Compressed, DEFLATE_END, GZIP_HEADER},
+    BadLevel, Codec, Encoder,
+    block::{DEFLATE_END, GZIP_HEADER},
     cut::Cutter,
+    known::{Blocks, Compressed, Known},
 };
 
 /// Compresses what is written to it and writes the blob to `out`. Blocks are compressed on the `rayon` pool that the
@@ -22,6 +26,7 @@ use super::{
 pub struct CompressWriter<W> {
     out: W,
     codec: Codec,
+    known: Arc<Known>,
     cutter: Cutter,
     block: Vec<u8>,
     /// Oldest first.
@@ -29,6 +34,9 @@ pub struct CompressWriter<W> {
     /// Of the blocks that were written.
     crc: crc32fast::Hasher,
     plain_size: u64,
+    /// How many bytes went to `out`.
+    written: u64,
+    blocks: Blocks,
 }
 
 impl<W: Write> CompressWriter<W> {
@@ -36,26 +44,37 @@ impl<W: Write> CompressWriter<W> {
     ///
     /// # Errors
     /// [`BadLevel`].
-    pub fn new(out: W, codec: Codec) -> Result<CompressWriter<W>, BadLevel> {
+    pub fn new(out: W, encoder: impl Into<Encoder>) -> Result<CompressWriter<W>, BadLevel> {
+        let Encoder { codec, earlier } = encoder.into();
         let codec = codec.check()?;
         Ok(CompressWriter {
             out,
             codec,
+            known: Arc::new(Known::new(codec, earlier)),
             cutter: Cutter::new(codec.sizes()),
             block: Vec::new(),
             running: VecDeque::new(),
             crc: crc32fast::Hasher::new(),
             plain_size: 0,
+            written: 0,
+            blocks: Blocks::default(),
         })
     }
 
-    /// Compresses what is left, ends the blob, and gives `out` back.
+    /// Compresses what is left, ends the blob, and gives `out` back, with the places of the blocks.
     ///
     /// # Errors
     /// Those of `out`.
-    pub fn finish(mut self) -> io::Result<W> {
-        if !self.block.is_empty() {
-            self.start()?;
+    pub fn finish(mut self) -> io::Result<(W, Blocks)> {
+        self.head()?;
+        let last = std::mem::take(&mut self.block);
+        self.plain_size += last.len() as u64;
+        if self.running.is_empty() && !last.is_empty() {
+            // Of a small layer there is nothing else to do meanwhile.
+            let only = self.known.block(&last);
+            self.join(&only)?;
+        } else if !last.is_empty() {
+            self.start(last);
         }
         while !self.running.is_empty() {
             self.join_oldest()?;
@@ -63,49 +82,64 @@ impl<W: Write> CompressWriter<W> {
         match self.codec {
             Codec::Uncompressed => {}
             Codec::Gzip { .. } | Codec::EStargz { .. } => {
-                if self.plain_size == 0 {
-                    self.out.write_all(&GZIP_HEADER)?;
-                }
                 // CRC and length modulo 2³² follow.
                 self.out.write_all(&DEFLATE_END)?;
                 self.out.write_all(&self.crc.clone().finalize().to_le_bytes())?;
                 self.out.write_all(&(self.plain_size as u32).to_le_bytes())?;
             }
             Codec::Zstd { .. } | Codec::ZstdChunked { .. } if self.plain_size == 0 => {
-                let empty = self.codec.block(b"");
-                self.out.write_all(&empty.bytes)?;
+                self.out.write_all(&self.codec.block(b""))?;
             }
             Codec::Zstd { .. } | Codec::ZstdChunked { .. } => {}
         }
         self.out.flush()?;
-        Ok(self.out)
+        Ok((self.out, self.blocks))
     }
 
-    /// Hands the gathered block to the pool.
-    fn start(&mut self) -> io::Result<()> {
+    /// Writes what stands before the first block.
+    fn head(&mut self) -> io::Result<()> {
         if self.plain_size == 0 && self.codec.compression() == Compression::Gzip {
             self.out.write_all(&GZIP_HEADER)?;
+            self.written = GZIP_HEADER.len() as u64;
         }
-        let block = std::mem::take(&mut self.block);
+        Ok(())
+    }
+
+    /// Ends the gathered block, and hands it to the pool.
+    fn end_block(&mut self) -> io::Result<()> {
+        self.head()?;
+        let room = self.block.capacity();
+        let block = std::mem::replace(&mut self.block, Vec::with_capacity(room));
         self.plain_size += block.len() as u64;
         if self.running.len() >= self.codec.blocks_in_flight(rayon::current_num_threads()) {
             self.join_oldest()?;
         }
+        self.start(block);
+        Ok(())
+    }
+
+    fn start(&mut self, block: Vec<u8>) {
         let (sender, receiver) = channel();
-        let codec = self.codec;
+        let known = Arc::clone(&self.known);
         rayon::spawn(move || {
             // Nobody listens any more when the writer was dropped after an error.
-            let _ = sender.send(codec.block(&block));
+            let _ = sender.send(known.block(&block));
         });
         self.running.push_back(receiver);
-        Ok(())
     }
 
     /// Waits for the oldest block and writes it.
     fn join_oldest(&mut self) -> io::Result<()> {
         let Some(oldest) = self.running.pop_front() else { return Ok(()) };
         let compressed = wait(&oldest)?;
-        self.crc.combine(&compressed.crc);
+        self.join(&compressed)
+    }
+
+    fn join(&mut self, compressed: &Compressed) -> io::Result<()> {
+        let size = u64::from(compressed.plain_size);
+        self.crc.combine(&crc32fast::Hasher::new_with_initial_len(compressed.crc, size));
+        self.blocks.0.extend(compressed.at(self.written));
+        self.written += compressed.bytes.len() as u64;
         self.out.write_all(&compressed.bytes)
     }
 }
@@ -118,7 +152,7 @@ impl<W: Write> Write for CompressWriter<W> {
         let (taken, ends) = self.cutter.advance(bytes);
         self.block.extend_from_slice(&bytes[..taken]);
         if ends {
-            self.start()?;
+            self.end_block()?;
         }
         Ok(taken)
     }
@@ -132,7 +166,7 @@ impl<W: Write> Write for CompressWriter<W> {
 /// Waits for a job without standing in the pool's way: one of its own threads works while it waits, or a pool whose
 /// threads all compress layers would wait for itself.
 pub(crate) fn wait<T>(result: &Receiver<T>) -> io::Result<T> {
-    let gone = || io::Error::other("a compression job ended without a result");
+    let gone = || io::Error::other("a job ended without a result");
     if rayon::current_thread_index().is_none() {
         return result.recv().map_err(|_| gone());
     }

@@ -15,7 +15,7 @@ use crate::{blobs::BlobError, tar::TarError};
 
 pub use docker::{DockerArchive, DockerImage, write_docker_archive, write_docker_rest};
 pub use read::{Layout, Wanted};
-pub use write::{NamedImage, write_archive, write_folder};
+pub use write::{ARCHIVE_VERSION, NamedImage, write_archive, write_folder};
 
 /// `oci-layout` of every layout.
 const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;

@@ -19,6 +19,9 @@ use crate::{
     tar::{AppendError, Builder, Entry, EntryKind},
 };
 
+/// Raised when the same images come to be written with other bytes.
+pub const ARCHIVE_VERSION: &str = "archive 1";
+
 /// An image and the names it gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedImage {

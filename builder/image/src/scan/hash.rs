@@ -1,6 +1,6 @@
 //! Digests of files' contents, taken once.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use oci::{Digest, Hasher};
 use rustix::{
@@ -65,20 +65,28 @@ impl StatKey {
     }
 }
 
-/// The digest of the regular file that `stat` was taken of.
+/// A content that was looked at.
+pub(super) struct Content {
+    pub(super) digest: Digest,
+    /// The file, where it had to be opened.
+    pub(super) file: Option<OwnedFd>,
+}
+
+/// The content of the regular file that `stat` was taken of. `is_still` says that nobody can be writing to it.
 pub(super) fn content(
     folder: &impl AsFd,
     name: &[u8],
     path: &LayerPath,
     stat: &Statx,
     hashes: &dyn HashCache,
-) -> Result<Digest, ScanError> {
+    is_still: bool,
+) -> Result<Content, ScanError> {
     if stat.stx_size == 0 {
-        return Ok(Digest::of(b""));
+        return Ok(Content { digest: Digest::of(b""), file: None });
     }
     let key = StatKey::of(stat);
     if let Some(digest) = hashes.get(&key) {
-        return Ok(digest);
+        return Ok(Content { digest, file: None });
     }
     // NONBLOCK: a pipe that took the file's place must not make us wait.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -87,31 +95,39 @@ pub(super) fn content(
         other => other.map_err(failed("open", path))?,
     };
     let unchanged = || {
+        if is_still {
+            return Ok(());
+        }
         let now =
             statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).map_err(failed("statx", path))?;
         let same = StatKey::of(&now) == key && now.stx_mode == stat.stx_mode;
         if same { Ok(()) } else { Err(ScanError::Changed { path: path.clone() }) }
     };
     unchanged()?;
+    let (digest, length) = hash(&file, stat.stx_size, is_still).map_err(failed("read", path))?;
+    unchanged()?;
+    if length != stat.stx_size {
+        return Err(ScanError::Changed { path: path.clone() });
+    }
+    hashes.put(key, digest);
+    Ok(Content { digest, file: Some(file) })
+}
+
+/// Reads a file to its end, or, where that is known, so many bytes. Gives how many there were.
+fn hash(file: &OwnedFd, size: u64, is_still: bool) -> Result<(Digest, u64), Errno> {
     let mut hasher = Hasher::new();
-    let mut buffer = vec![0; usize::try_from(stat.stx_size).unwrap_or(usize::MAX).min(256 << 10)];
+    let mut buffer = vec![0; usize::try_from(size).unwrap_or(usize::MAX).min(256 << 10)];
     let mut length = 0;
-    loop {
-        match read(&file, buffer.as_mut_slice()) {
+    while !is_still || length < size {
+        match read(file, buffer.as_mut_slice()) {
             Ok(0) => break,
             Ok(more) => {
                 hasher.update(&buffer[..more]);
                 length += more as u64;
             }
             Err(Errno::INTR) => {}
-            Err(errno) => return Err(failed("read", path)(errno)),
+            Err(errno) => return Err(errno),
         }
     }
-    unchanged()?;
-    if length != stat.stx_size {
-        return Err(ScanError::Changed { path: path.clone() });
-    }
-    let digest = hasher.finish();
-    hashes.put(key, digest);
-    Ok(digest)
+    Ok((hasher.finish(), length))
 }

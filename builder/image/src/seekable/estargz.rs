@@ -41,7 +41,13 @@ const FOOTER: usize = 51;
 
 /// What follows a blob that is `position` bytes long and `plain_size` uncompressed. `marked` says that it has the mark of
 /// a tar's end; nobody who unpacks looks behind that.
-pub(super) fn tail(members: &[Indexed], level: u32, position: u64, plain_size: u64, marked: bool) -> Tail {
+pub(super) fn tail(
+    members: &[Indexed],
+    level: Option<u32>,
+    position: u64,
+    plain_size: u64,
+    marked: bool,
+) -> Tail {
     let before = [&vec![0; if marked { 0 } else { 2 * BLOCK }][..], &file_header(NO_PREFETCH, 1)].concat();
     let landmark = filled_up(vec![LANDMARK]);
     let mut bytes = gzip_member(&before, level);

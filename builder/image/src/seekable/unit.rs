@@ -45,7 +45,7 @@ pub(super) struct Sums {
 pub(super) fn compress(codec: Codec, plain: &[u8]) -> Vec<u8> {
     match codec {
         Codec::Gzip { level } | Codec::EStargz { level } => gzip_member(plain, level),
-        other => other.block(plain).bytes,
+        other => other.block(plain),
     }
 }
 

@@ -28,6 +28,7 @@ pub use error::TarError;
 pub use read::{Chunk, Contents, Reader};
 pub(crate) use scan::{Member, Part, Scanner};
 pub use write::{AppendError, Builder, Unwritable, header};
+pub(crate) use write::{Flag, Head, append_header};
 
 /// Everything in a tar is aligned to this many bytes.
 pub const BLOCK: usize = 512;

@@ -5,6 +5,7 @@
 //! the digest of every layer: raise [`crate::compress::ENCODER_VERSION`] with it.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     io::{self, Read, Write},
 };
@@ -25,6 +26,46 @@ pub struct Unwritable {
 const MAX_SHORT: u64 = 0o7_777_777;
 const MAX_LONG: u64 = 0o77_777_777_777;
 
+/// What a header says of a member; nothing of it is copied before it is written.
+pub(crate) struct Head<'a> {
+    /// A folder's path gets its trailing slash when it is written.
+    pub(crate) path: &'a [u8],
+    pub(crate) flag: Flag<'a>,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mtime_seconds: i64,
+    pub(crate) xattrs: &'a BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// What a member is.
+#[derive(Clone, Copy)]
+pub(crate) enum Flag<'a> {
+    File { size: u64 },
+    HardLink { target: &'a [u8] },
+    Symlink { target: &'a [u8] },
+    CharDevice { major: u32, minor: u32 },
+    BlockDevice { major: u32, minor: u32 },
+    Directory,
+    Fifo,
+}
+
+impl<'a> From<&'a Entry> for Head<'a> {
+    fn from(entry: &'a Entry) -> Head<'a> {
+        let flag = match &entry.kind {
+            EntryKind::File { size } => Flag::File { size: *size },
+            EntryKind::HardLink { target } => Flag::HardLink { target },
+            EntryKind::Symlink { target } => Flag::Symlink { target },
+            EntryKind::CharDevice { major, minor } => Flag::CharDevice { major: *major, minor: *minor },
+            EntryKind::BlockDevice { major, minor } => Flag::BlockDevice { major: *major, minor: *minor },
+            EntryKind::Directory => Flag::Directory,
+            EntryKind::Fifo => Flag::Fifo,
+        };
+        let Entry { path, kind: _, mode, uid, gid, mtime, xattrs } = entry;
+        Head { path, flag, mode: *mode, uid: *uid, gid: *gid, mtime_seconds: mtime.seconds, xattrs }
+    }
+}
+
 /// The blocks that stand before a member's contents. A folder's path gets its trailing slash here; the nanoseconds of
 /// the mtime are dropped.
 ///
@@ -32,22 +73,32 @@ const MAX_LONG: u64 = 0o77_777_777_777;
 /// [`Unwritable`]: an empty path, a NUL in a name, a device number above 2097151, or an attribute without a name or
 /// with `=` in it.
 pub fn header(entry: &Entry) -> Result<Vec<u8>, Unwritable> {
-    let bad = |why: String| Unwritable { path: String::from_utf8_lossy(&entry.path).into_owned(), why };
-    if entry.path.is_empty() || entry.path.contains(&0) {
+    let mut blocks = Vec::with_capacity(BLOCK);
+    append_header(&Head::from(entry), &mut blocks)?;
+    Ok(blocks)
+}
+
+/// Appends the blocks that stand before a member's contents.
+///
+/// # Errors
+/// As [`header`].
+pub(crate) fn append_header(head: &Head<'_>, out: &mut Vec<u8>) -> Result<(), Unwritable> {
+    let bad = |why: String| Unwritable { path: String::from_utf8_lossy(head.path).into_owned(), why };
+    if head.path.is_empty() || head.path.contains(&0) {
         return Err(bad("its name is empty or holds a NUL".to_owned()));
     }
-    let mut path = entry.path.clone();
-    if entry.kind == EntryKind::Directory && !path.ends_with(b"/") {
-        path.push(b'/');
+    let mut path = Cow::Borrowed(head.path);
+    if matches!(head.flag, Flag::Directory) && !path.ends_with(b"/") {
+        path.to_mut().push(b'/');
     }
-    let (flag, link, size, device) = match &entry.kind {
-        EntryKind::File { size } => (b'0', &[][..], *size, (0, 0)),
-        EntryKind::HardLink { target } => (b'1', &target[..], 0, (0, 0)),
-        EntryKind::Symlink { target } => (b'2', &target[..], 0, (0, 0)),
-        EntryKind::CharDevice { major, minor } => (b'3', &[][..], 0, (*major, *minor)),
-        EntryKind::BlockDevice { major, minor } => (b'4', &[][..], 0, (*major, *minor)),
-        EntryKind::Directory => (b'5', &[][..], 0, (0, 0)),
-        EntryKind::Fifo => (b'6', &[][..], 0, (0, 0)),
+    let (flag, link, size, device) = match head.flag {
+        Flag::File { size } => (b'0', &[][..], size, (0, 0)),
+        Flag::HardLink { target } => (b'1', target, 0, (0, 0)),
+        Flag::Symlink { target } => (b'2', target, 0, (0, 0)),
+        Flag::CharDevice { major, minor } => (b'3', &[][..], 0, (major, minor)),
+        Flag::BlockDevice { major, minor } => (b'4', &[][..], 0, (major, minor)),
+        Flag::Directory => (b'5', &[][..], 0, (0, 0)),
+        Flag::Fifo => (b'6', &[][..], 0, (0, 0)),
     };
     if link.contains(&0) || (link.is_empty() && matches!(flag, b'1' | b'2')) {
         return Err(bad("its link target is empty or holds a NUL".to_owned()));
@@ -67,7 +118,7 @@ pub fn header(entry: &Entry) -> Result<Vec<u8>, Unwritable> {
         None => {
             // Readers without PAX see at least the start of the name.
             fields.name.copy_from_slice(&path[..100]);
-            records.0.insert(b"path".to_vec(), path.clone());
+            records.0.insert(b"path".to_vec(), path.to_vec());
         }
     }
     if link.len() > fields.linkname.len() {
@@ -76,24 +127,23 @@ pub fn header(entry: &Entry) -> Result<Vec<u8>, Unwritable> {
     let shown = link.len().min(fields.linkname.len());
     fields.linkname[..shown].copy_from_slice(&link[..shown]);
     fields.typeflag = [flag];
-    octal(&mut fields.mode, u64::from(entry.mode & 0o7777));
-    octal(&mut fields.uid, records.number("uid", u64::from(entry.uid), MAX_SHORT));
-    octal(&mut fields.gid, records.number("gid", u64::from(entry.gid), MAX_SHORT));
+    octal(&mut fields.mode, u64::from(head.mode & 0o7777));
+    octal(&mut fields.uid, records.number("uid", u64::from(head.uid), MAX_SHORT));
+    octal(&mut fields.gid, records.number("gid", u64::from(head.gid), MAX_SHORT));
     octal(&mut fields.size, records.number("size", size, MAX_LONG));
-    octal(&mut fields.mtime, records.time(entry.mtime.seconds));
+    octal(&mut fields.mtime, records.time(head.mtime_seconds));
     octal(&mut fields.dev_major, u64::from(device.0));
     octal(&mut fields.dev_minor, u64::from(device.1));
     raw.set_cksum();
-    for (name, value) in &entry.xattrs {
+    for (name, value) in head.xattrs {
         if name.is_empty() || name.contains(&b'=') || name.contains(&0) {
             return Err(bad(format!("its attribute `{}` has no valid name", name.escape_ascii())));
         }
         records.0.insert([&b"SCHILY.xattr."[..], name].concat(), value.clone());
     }
-
-    let mut blocks = records.blocks();
-    blocks.extend_from_slice(raw.as_bytes());
-    Ok(blocks)
+    out.extend_from_slice(&records.blocks());
+    out.extend_from_slice(raw.as_bytes());
+    Ok(())
 }
 
 /// What ustar cannot hold.
@@ -144,12 +194,14 @@ impl Records {
     }
 }
 
-/// Digits to fill the field but for its last byte, which is NUL.
-fn octal(field: &mut [u8], value: u64) {
-    let width = field.len() - 1;
-    let digits = format!("{value:0width$o}");
-    field[..width].copy_from_slice(digits.as_bytes());
-    field[width] = 0;
+/// Digits to fill the field but for its last byte, which is NUL. The value fits.
+fn octal(field: &mut [u8], mut value: u64) {
+    let Some((nul, digits)) = field.split_last_mut() else { return };
+    *nul = 0;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (value & 7) as u8;
+        value >>= 3;
+    }
 }
 
 /// Prefix and name of a path that ustar can hold: cut at the last slash that leaves the prefix short enough.

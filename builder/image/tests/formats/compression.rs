@@ -16,7 +16,7 @@ use proptest::prelude::*;
 fn compress(bytes: &[u8], codec: Codec) -> Vec<u8> {
     let mut writer = CompressWriter::new(Vec::new(), codec).expect("a level");
     writer.write_all(bytes).expect("written");
-    writer.finish().expect("written")
+    writer.finish().expect("written").0
 }
 
 fn samples() -> Vec<Vec<u8>> {
@@ -130,7 +130,7 @@ proptest! {
     #[test]
     fn any_bytes_survive(sample in proptest::collection::vec(any::<u8>(), 0..5000), repeat in 1usize..200) {
         let sample = sample.repeat(repeat);
-        for codec in [Codec::Gzip { level: 0 }, Codec::Gzip { level: 1 }, Codec::GZIP, Codec::ZSTD] {
+        for codec in [Codec::Gzip { level: Some(0) }, Codec::Gzip { level: Some(1) }, Codec::GZIP, Codec::ZSTD] {
             let blob = compress(&sample, codec);
             let mut plain = Vec::new();
             decompress(&blob[..]).expect("opened").1.read_to_end(&mut plain).expect("decompressed");

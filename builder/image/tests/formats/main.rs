@@ -7,6 +7,8 @@ mod differential;
 mod golden;
 mod hostile;
 mod layouts;
+mod pass;
+mod reuse;
 mod round_trip;
 mod seekable;
 mod unpacking;

@@ -104,7 +104,7 @@ fn by_index(toc: &Value, piece: impl Fn(u64, usize) -> Vec<u8>) -> BTreeMap<Vec<
 
 /// Reads estargz: footer, index, every piece.
 fn check_estargz(tar: &[u8], level: u32) -> Value {
-    let (blob, encoded) = encode(tar, Codec::EStargz { level });
+    let (blob, encoded) = encode(tar, Codec::EStargz { level: Some(level) });
     assert_eq!(encoded.unindexed, None);
     assert!(is_estargz(&mut Cursor::new(&blob)).expect("read"));
     let whole = plain(&blob);

@@ -18,16 +18,16 @@ use crate::archive::{Made, capability, path};
 /// The levels at the ends, and those that everybody uses.
 const CODECS: [Codec; 14] = [
     Codec::Uncompressed,
-    Codec::Gzip { level: 0 },
-    Codec::Gzip { level: 1 },
+    Codec::Gzip { level: Some(0) },
+    Codec::Gzip { level: Some(1) },
     Codec::GZIP,
-    Codec::Gzip { level: 9 },
+    Codec::Gzip { level: Some(9) },
     Codec::Zstd { level: 1 },
     Codec::ZSTD,
     Codec::Zstd { level: 9 },
-    Codec::EStargz { level: 1 },
+    Codec::EStargz { level: Some(1) },
     Codec::ESTARGZ,
-    Codec::EStargz { level: 9 },
+    Codec::EStargz { level: Some(9) },
     Codec::ZstdChunked { level: 1 },
     Codec::ZSTD_CHUNKED,
     Codec::ZstdChunked { level: 9 },
@@ -138,7 +138,7 @@ const HEAD: &str = "# What every codec makes of small trees: tree, codec, length
 ";
 
 const HELP: &str = "A blob has other bytes than before: the code of an encoder was changed, or a dependency \
-(zlib-rs, zstd) was.
+(libdeflater, zstd) was.
 Where that is wanted: raise ENCODER_VERSION in src/compress/mod.rs, say in CHANGELOG.md that digests of layers change,
 and run: BLESS=1 cargo test -p image --test formats vectors
 Where it is not: pin the dependency to the version that it had.";

@@ -1,11 +1,12 @@
 //! PID 1 of the step: reaps, forwards signals, and ends with the command or with the caller.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::{Errno, read};
+use rustix::io::{Errno, read, write};
 
-use super::Child;
+use super::{Child, STARTED};
+use crate::board::Finished;
 use crate::fault::{Fault, Syscall};
 use crate::sys;
 
@@ -26,20 +27,33 @@ impl Child<'_> {
             Err(errno) => self.give_up(index, Fault::new(Syscall::Vfork, errno)),
         };
         // The command has called execve, or failed and said so on the board.
+        let mut finished = None;
         if self.board.failure().is_none() {
+            self.tell_started();
             self.let_go();
-            self.wait_for(command, signals.as_fd());
+            finished = self.wait_for(command, signals.as_fd());
         }
         sys::kill(-1, libc::SIGKILL);
         while sys::wait_for_child(true) != Err(Errno::CHILD) {}
         self.remove_created();
         self.let_go();
+        // Last: a step whose PID 1 was killed before has not ended well.
+        if let Some(finished) = finished {
+            self.board.finish(finished);
+        }
+        // The caller can go on, while the kernel takes this process's memory and namespaces apart.
+        self.alive = None;
         sys::exit(0)
+    }
+
+    /// Tells the caller that the command runs.
+    fn tell_started(&self) {
+        // If the caller is gone, so is this process soon.
+        let _ = self.alive.as_ref().map(|alive| write(alive, &[STARTED]));
     }
 
     /// Closes what only the command needs; its output must end when the command closes it.
     fn let_go(&mut self) {
-        self.started = None;
         self.streams.stdin = None;
         self.streams.stdout = None;
         self.streams.stderr = None;
@@ -51,7 +65,8 @@ impl Child<'_> {
         }
     }
 
-    fn wait_for(&self, command: i32, signals: std::os::fd::BorrowedFd<'_>) {
+    /// Waits for the end of the command; none where that could not be noticed.
+    fn wait_for(&self, command: i32, signals: BorrowedFd<'_>) -> Option<Finished> {
         loop {
             let mut sources = [
                 PollFd::from_borrowed_fd(signals, PollFlags::IN),
@@ -60,34 +75,35 @@ impl Child<'_> {
             match poll(&mut sources, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 // Without poll nothing can be noticed any more.
-                Err(_) => return,
+                Err(_) => return None,
             }
             let [signalled, life] = &sources;
             if !life.revents().is_empty() {
                 // The caller is gone, and with it whoever wants the layer.
                 sys::exit(1);
             }
-            if !signalled.revents().is_empty() && self.take_signal(command, signals) {
-                return;
+            if !signalled.revents().is_empty()
+                && let Some(finished) = self.take_signal(command, signals)
+            {
+                return Some(finished);
             }
         }
     }
 
-    /// Reads one signal. Returns whether the command has ended.
-    fn take_signal(&self, command: i32, signals: std::os::fd::BorrowedFd<'_>) -> bool {
+    /// Reads one signal. Returns how the command ended, once it has.
+    fn take_signal(&self, command: i32, signals: BorrowedFd<'_>) -> Option<Finished> {
         let mut information = [0_u8; SIGNAL_BYTES];
-        let Ok(SIGNAL_BYTES) = read(signals, information.as_mut_slice()) else { return false };
+        let Ok(SIGNAL_BYTES) = read(signals, information.as_mut_slice()) else { return None };
         let [a, b, c, d, ..] = information;
         let signal = u32::from_ne_bytes([a, b, c, d]) as i32;
         if signal != libc::SIGCHLD {
             sys::kill(command, signal);
-            return false;
+            return None;
         }
-        let mut ended = false;
+        let mut ended = None;
         while let Ok(Some((pid, finished))) = sys::wait_for_child(false) {
             if pid == command {
-                self.board.finish(finished);
-                ended = true;
+                ended = Some(finished);
             }
         }
         ended

@@ -122,9 +122,9 @@ fn only_three_descriptors_reach_the_step() {
     assert_eq!(step.output("ls /proc/self/fd"), "0\n1\n2\n3\n");
     step.renew();
     // PID 1 goes on when the command's execve has succeeded, so it may still be closing what the command got.
-    let script = "n=0; until [ $(ls /proc/1/fd | wc -l) = 2 ] || [ $n = 500 ]; do n=$((n + 1)); sleep 0.01; done; \
+    let script = "n=0; until [ $(ls /proc/1/fd | wc -l) = 3 ] || [ $n = 500 ]; do n=$((n + 1)); sleep 0.01; done; \
                   ls /proc/1/fd | wc -l";
-    assert_eq!(step.output(script).trim(), "2", "PID 1 holds its life line and its signals");
+    assert_eq!(step.output(script).trim(), "3", "PID 1 holds its life line, its signals and its end");
 }
 
 #[test]

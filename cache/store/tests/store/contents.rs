@@ -10,7 +10,7 @@ use std::{
 use crate::fixture::{add_layer, count, layer, manifest, open, record};
 use oci::{BlobDigest, DiffId, Digest, Epoch, MediaType, media_type::Compression};
 use rustix::thread::CapabilitySet;
-use store::{Codec, Download, Error, LayerBlob, LockName, Origin, Store};
+use store::{Codec, Download, Error, LayerBlob, LockName, Origin, Record, ResultLayer, Store};
 use tree::{Layer, LayerId};
 
 fn no_wait(_: &store::Waiting) -> ControlFlow<()> {
@@ -277,4 +277,38 @@ fn the_first_result_of_an_operation_is_adopted() {
     let later = store.commit_layer(&lease, &second, upper().as_deref(), origin(30)).expect("added");
     let found = store.intern(&lease, &Digest::of(b"op"), &content).expect("asked").expect("here");
     assert_eq!((found.layer, found.created), (later, Epoch(30)));
+}
+
+#[test]
+fn the_end_of_a_step_is_one_change() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path(), "1");
+    let lease = store.lease().expect("a lease");
+    let origin = |created| Origin { op: Digest::of(b"op"), created: Epoch(created) };
+    let finish = |name: &str, created, mtime| {
+        let (_, made) = layer(&lease, "x");
+        let manifest = manifest("x", mtime);
+        let kept = store.finish_step(&lease, manifest, &made, origin(created), |kept| {
+            Some(Record { result: vec![kept], ..record(name, &[]) })
+        });
+        assert!(!made.exists(), "taken or removed");
+        kept.expect("finished")
+    };
+    let first = finish("first", 5, 0);
+    assert_eq!(first, ResultLayer { layer: manifest("x", 0).id(), created: Some(Epoch(5)) });
+    assert_eq!(store.layer_folder(&lease, &first.layer).expect("asked"), Some(store_layer(&store, &first)));
+    // The same content at another time: the layer of the first counts, and the second's is nowhere.
+    assert_eq!(finish("second", 6, 1), first);
+    assert!(!store.has_layer(&lease, &manifest("x", 1).id()).expect("asked"));
+    for name in ["first", "second"] {
+        let key = record(name, &[]).definition_key;
+        let found = store.by_definition_key(&lease, &key).expect("asked").expect("recorded");
+        assert_eq!(found.result, [first]);
+    }
+    assert_eq!((count(&store, "layers"), count(&store, "trees")), (1, 1));
+}
+
+/// Where a layer's folder is.
+fn store_layer(store: &store::Store, layer: &ResultLayer) -> std::path::PathBuf {
+    store.root().join("layers").join(layer.layer.digest().hex())
 }

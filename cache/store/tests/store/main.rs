@@ -1,6 +1,7 @@
 //! Tests of the state folder, by area. Those of several processes are in `processes`.
 
 mod answers;
+mod blocks;
 mod cache_mounts;
 mod collect;
 mod contents;

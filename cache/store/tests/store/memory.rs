@@ -1,9 +1,11 @@
 //! What is remembered outside the database: digests of files, and memos.
 
-use oci::{Digest, Epoch};
-use store::{Claims, Collection, HashCache, StatKey, Store, TaggedBy};
+use std::fs;
 
-use crate::fixture::{NOW, add_image, count, open, options};
+use oci::{Digest, Epoch};
+use store::{BootId, Claims, Collection, HashCache, IdMap, Memos, StatKey, Store, TaggedBy};
+
+use crate::fixture::{NOW, add_image, add_layer, count, open, options, record};
 
 fn key(inode: u64, size: u64) -> StatKey {
     StatKey { device: 1, inode, size, mtime_ns: -5, ctime_ns: 1_000_000_001 }
@@ -79,6 +81,72 @@ fn a_memo_holds_until_a_name_moves() {
     assert_eq!(count(&store, "memo"), 1);
     store.collect(&Collection::default()).expect("collected");
     assert_eq!(count(&store, "memo"), 0);
+}
+
+#[test]
+fn a_memo_is_void_where_an_ordinary_build_would_find_something_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path(), "1");
+    let lease = store.lease().expect("a lease");
+    let key = Digest::of(b"key");
+    let nobody = oci::Reference::parse("nobody").expect("a name");
+    let claims = Claims { names: vec![(nobody.clone(), None)], listed: Vec::new() };
+    let put = |what: &str| {
+        assert!(store.memo_put(&lease, &key, &claims, b"answer").expect("put"), "{what}");
+        assert!(store.memo_get(&key).expect("asked").is_some(), "{what}");
+    };
+    let gone = |what: &str| assert_eq!(store.memo_get(&key).expect("asked"), None, "{what}");
+    let first = add_layer(&store, &lease, "one", None);
+    let second = add_layer(&store, &lease, "two", None);
+    store.put_record(&lease, &record("make", &[first])).expect("added");
+    put("made");
+    store.put_record(&lease, &record("test", &[first])).expect("added");
+    assert!(store.memo_get(&key).expect("asked").is_some(), "a step that nobody knew");
+    store.put_record(&lease, &record("make", &[second])).expect("added");
+    gone("a step that has another result now");
+
+    put("made again");
+    fs::remove_file(folder.path().join("trees").join(first.digest().hex())).expect("there");
+    gone("a manifest was deleted by hand");
+    let wrong = Claims { names: vec![(nobody.clone(), Some(key))], listed: Vec::new() };
+    assert!(!store.memo_put(&lease, &key, &wrong, b"answer").expect("put"), "no image has the name");
+    let wrong = Claims { names: Vec::new(), listed: vec![key] };
+    assert!(!store.memo_put(&lease, &key, &wrong, b"answer").expect("put"), "it is not listed");
+
+    put("without the manifest");
+    let image = add_image(&store, &lease, "a", b"layer");
+    store.keep().expect("kept");
+    store.tag(&lease, &nobody, &image, Epoch(1), TaggedBy::Build).expect("tagged");
+    gone("a name that nobody had");
+    assert!(!store.memo_put(&lease, &key, &claims, b"answer").expect("put"), "somebody has it now");
+}
+
+#[test]
+fn what_a_file_outside_holds_is_known_by_its_inode_and_its_times() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path(), "1");
+    let lease = store.lease().expect("a lease");
+    let (path, what) = (std::path::Path::new("/out.tar"), Digest::of(b"what"));
+    let known = key(1, 2);
+    assert!(!store.holds_output(path, &what, &known));
+    store.remember_output(&lease, path, &what, &known).expect("remembered");
+    assert!(store.holds_output(path, &what, &known));
+    assert!(!store.holds_output(std::path::Path::new("/out"), &what, &known));
+    assert!(!store.holds_output(path, &Digest::of(b"other"), &known));
+    for other in [
+        StatKey { device: 9, ..known },
+        StatKey { inode: 9, ..known },
+        StatKey { size: 9, ..known },
+        StatKey { mtime_ns: 9, ..known },
+        StatKey { ctime_ns: 9, ..known },
+    ] {
+        assert!(!store.holds_output(path, &what, &other), "{other:?}");
+    }
+    assert!(!open(folder.path(), "2").holds_output(path, &what, &known), "another boot");
+    let memos = Memos::at(folder.path(), &IdMap::Root, BootId::named("1")).expect("a state folder");
+    assert!(memos.holds(path, &what, &known));
+    assert!(Memos::at(&folder.path().join("none"), &IdMap::Root, BootId::named("1")).is_none());
+    assert!(Memos::at(folder.path(), &IdMap::Single { uid: 1, gid: 1 }, BootId::named("1")).is_none());
 }
 
 #[test]

@@ -287,9 +287,16 @@ fn a_lock_of_a_killed_process_is_free() {
         }
         ControlFlow::Continue(())
     });
-    assert!(lock.expect("asked").is_some());
+    let lock = lock.expect("asked").expect("it is free");
     assert_eq!(waits, 1);
-    assert_eq!(count(&store, "locks"), 0, "a lock's file goes with the lock");
+    drop(lock);
+    let again = store.try_lock(&name).expect("asked").expect("it is free");
+    assert_eq!(count(&store, "locks"), 1, "a step's lock is given the file of the one before");
+    drop(store);
+    assert!(folder.path().join("locks").read_dir().expect("listed").next().is_some(), "and is still held");
+    drop(again);
+    let left = folder.path().join("locks").read_dir().expect("listed").count();
+    assert_eq!(left, 0, "the files go with the store that took them, and the last lock");
 }
 
 #[test]

@@ -232,7 +232,7 @@ fn shown(path: &Path) -> String {
 }
 
 fn read_all(from: impl Read, name: &str) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(8 << 10);
     from.take(LONGEST + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| Failure::usage(format!("{name} cannot be read: {error}")))?;

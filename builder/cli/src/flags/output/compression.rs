@@ -41,8 +41,8 @@ impl Keys<'_> {
         let number = u32::try_from(level).unwrap_or(u32::MAX);
         let asked = match codec {
             Codec::Uncompressed => return Ok(codec),
-            Codec::Gzip { .. } => Codec::Gzip { level: number },
-            Codec::EStargz { .. } => Codec::EStargz { level: number },
+            Codec::Gzip { .. } => Codec::Gzip { level: Some(number) },
+            Codec::EStargz { .. } => Codec::EStargz { level: Some(number) },
             // BuildKit takes 0 as well, and makes it the fastest.
             Codec::Zstd { .. } => Codec::Zstd { level: number.max(1) },
             Codec::ZstdChunked { .. } => Codec::ZstdChunked { level: number.max(1) },
@@ -70,13 +70,13 @@ mod tests {
         for (text, expected) in [
             ("type=oci", Codec::GZIP),
             ("compression=gzip", Codec::GZIP),
-            ("compression-level=0", Codec::Gzip { level: 0 }),
+            ("compression-level=0", Codec::Gzip { level: Some(0) }),
             ("compression=zstd", Codec::ZSTD),
             ("compression=zstd,compression-level=22", Codec::Zstd { level: 22 }),
             ("compression=zstd,compression-level=0", Codec::Zstd { level: 1 }),
             ("compression=uncompressed,compression-level=3", Codec::Uncompressed),
             ("compression=estargz", Codec::ESTARGZ),
-            ("compression=estargz,compression-level=9", Codec::EStargz { level: 9 }),
+            ("compression=estargz,compression-level=9", Codec::EStargz { level: Some(9) }),
             ("compression=zstd:chunked", Codec::ZSTD_CHUNKED),
             ("compression=zstd:chunked,compression-level=0", Codec::ZstdChunked { level: 1 }),
         ] {

@@ -1,0 +1,92 @@
+//! What every step is given in `/etc`: `hosts` and `resolv.conf`, which are generated and never in a layer. Made once for
+//! all steps of a build that are given the same, because a file system takes longer to make and remove a few files than a
+//! short step takes to run.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use graph::ExtraHost;
+use sandbox::{Mount, MountKind, Rootfs, Writable};
+
+use super::Effects;
+use crate::{error::Cause, result::Mounted};
+
+/// How many layers overlayfs stacks.
+const LAYERS: usize = 500;
+
+/// The folders made so far.
+#[derive(Default)]
+pub(crate) struct Etc {
+    /// By what the two files hold.
+    files: Mutex<BTreeMap<(String, Vec<u8>), PathBuf>>,
+    places: Mutex<Option<PathBuf>>,
+}
+
+impl Effects {
+    /// The mounts of `/etc/hosts` and `/etc/resolv.conf`.
+    pub(crate) fn network_files(&self, hostname: &str, extra: &[ExtraHost]) -> Result<Vec<Mount>, Cause> {
+        // Asked for each step: a laptop's changes with the network. A host without it has no name resolution to hand on.
+        let resolution = fs::read("/etc/resolv.conf").unwrap_or_default();
+        let texts = (hosts(hostname, extra), resolution);
+        let mut files = self.etc.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = match files.get(&texts) {
+            Some(folder) => folder.clone(),
+            None => {
+                let folder = self.lease.new_folder()?;
+                write(&folder.join("hosts"), texts.0.as_bytes())?;
+                write(&folder.join("resolv.conf"), &texts.1)?;
+                files.insert(texts, folder.clone());
+                folder
+            }
+        };
+        let mount = |name: &str| Mount {
+            target: PathBuf::from("/etc").join(name),
+            kind: MountKind::Bind { root: folder.clone(), path: PathBuf::from(name), readonly: true },
+        };
+        Ok(vec![mount("hosts"), mount("resolv.conf")])
+    }
+
+    /// The root file system of a step: its layers, and below them the mount points of the two files. Where the layers
+    /// have none of their own, they would be made in the step's layer and removed from it again.
+    pub(crate) fn rootfs(&self, below: &Mounted, writable: Writable) -> Result<Rootfs, Cause> {
+        let mut lowers = below.lowers();
+        if lowers.len() < LAYERS {
+            lowers.push(self.places()?);
+        }
+        Ok(Rootfs::Overlay { lowers, writable })
+    }
+
+    fn places(&self) -> Result<PathBuf, Cause> {
+        let mut places = self.etc.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = &*places {
+            return Ok(folder.clone());
+        }
+        let folder = self.lease.new_folder()?;
+        let etc = folder.join("etc");
+        fs::create_dir(&etc).map_err(Cause::io("create", &etc))?;
+        fs::set_permissions(&etc, fs::Permissions::from_mode(0o755)).map_err(Cause::io("chmod", &etc))?;
+        write(&etc.join("hosts"), b"")?;
+        write(&etc.join("resolv.conf"), b"")?;
+        *places = Some(folder.clone());
+        Ok(folder)
+    }
+}
+
+/// Writes a file that every user of a step reads, whatever the umask is.
+fn write(path: &Path, text: &[u8]) -> Result<(), Cause> {
+    fs::write(path, text).map_err(Cause::io("write", path))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).map_err(Cause::io("chmod", path))
+}
+
+fn hosts(host_name: &str, extra: &[ExtraHost]) -> String {
+    let mut text = format!("127.0.0.1\tlocalhost {host_name}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    for ExtraHost { host, ip } in extra {
+        text.push_str(&format!("{ip}\t{host}\n"));
+    }
+    text
+}
