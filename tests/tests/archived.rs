@@ -1,6 +1,12 @@
 //! Layers that are archived from where their files are, and get a folder only when a step wants one.
 
-use std::{fs, os::unix::fs::symlink, path::PathBuf, process::Output};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+};
 
 use kiln_tests::{
     machine,
@@ -129,4 +135,57 @@ fn a_build_whose_output_fails_leaves_nothing_that_is_believed_and_not_there() {
     let step = format!("{COPY}{LIST}");
     let said = place.built("root", &step, "type=oci,dest=PLACE/image.tar");
     assert!(listed(&said).len() >= 6, "{said}");
+}
+
+/// Builds an image whose last layer is planned a second after the context was read, and changes the context meanwhile.
+/// What was said, if the build failed.
+fn edited(place: &Place, number: usize, edit: fn(&Path)) -> Option<String> {
+    let wait = format!("RUN [\"/bin/busybox\", \"sleep\", \"1\", \"0.{number}\"]\n");
+    let dockerfile = format!("FROM scratch\nCOPY busybox /bin/busybox\n{wait}COPY src /src\n");
+    fs::write(place.path("context/Dockerfile"), dockerfile).expect("the context is there");
+    let mut command = kiln();
+    command.arg("--root").arg(place.path("root")).args(["build", "--progress=plain", "-o"]);
+    command.arg(format!("type=oci,dest={}", place.path("image.tar").display())).arg(place.path("context"));
+    let mut building = command.stderr(Stdio::piped()).spawn().expect("the program was built");
+    let (mut said, mut edit) = (String::new(), Some(edit));
+    for line in BufReader::new(building.stderr.take().expect("a pipe")).lines() {
+        let line = line.expect("text");
+        if line.contains("] RUN ") {
+            edit.take().into_iter().for_each(|edit| edit(&place.path("context/src/edited")));
+        }
+        said.push_str(&line);
+        said.push('\n');
+    }
+    (!building.wait().expect("it was started").success()).then_some(said)
+}
+
+#[test]
+fn a_file_that_changes_before_it_is_archived_is_told_by_its_name() {
+    let Some(place) = Place::new("a_file_that_changes_before_it_is_archived_is_told_by_its_name") else {
+        return;
+    };
+    let edits: [(&str, fn(&Path)); 6] = [
+        ("other bytes", |path| fs::write(path, "SOME BYTES").expect("written")),
+        ("longer", |path| fs::write(path, "some bytes and more").expect("written")),
+        ("gone", |path| fs::remove_file(path).expect("removed")),
+        ("a folder", |path| {
+            fs::remove_file(path).expect("removed");
+            fs::create_dir(path).expect("made");
+        }),
+        ("a pipe", |path| {
+            fs::remove_file(path).expect("removed");
+            run("mkfifo", &path.display().to_string());
+        }),
+        ("a link", |path| {
+            fs::rename(path, path.with_file_name("away")).expect("renamed");
+            symlink("away", path).expect("linked");
+        }),
+    ];
+    let path = place.path("context/src/edited");
+    for (number, (what, edit)) in edits.into_iter().enumerate() {
+        let _not_there = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
+        fs::write(&path, "some bytes").expect("its folder is there");
+        let said = edited(&place, number, edit).unwrap_or_else(|| panic!("{what}: it was built"));
+        assert!(said.contains("`/src/edited` changed while the build was running"), "{what}: {said}");
+    }
 }

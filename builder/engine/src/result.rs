@@ -7,7 +7,10 @@ use oci::Epoch;
 use store::ResultLayer;
 use tree::Stack;
 
-use crate::{effect::context::Context, error::Cause};
+use crate::{
+    effect::context::{Context, Hashes},
+    error::Cause,
+};
 
 /// The result of a vertex. Clones are cheap.
 #[derive(Clone, Debug)]
@@ -56,6 +59,8 @@ pub(crate) struct Mounted {
     pub(crate) folders: Vec<PathBuf>,
     /// Whether others may write to the folders, as to a context.
     pub(crate) watched: bool,
+    /// The remembered digests of a context's files.
+    pub(crate) hashes: Option<Arc<Hashes>>,
 }
 
 impl Mounted {
@@ -76,7 +81,11 @@ impl Mounted {
         let open = |folder: &PathBuf| {
             let opened =
                 if self.watched { SourceFolder::watched(folder) } else { SourceFolder::stored(folder) };
-            opened.map_err(Cause::io("open", folder))
+            let opened = opened.map_err(Cause::io("open", folder))?;
+            Ok(match &self.hashes {
+                Some(hashes) => opened.knowing(hashes.clone()),
+                None => opened,
+            })
         };
         self.folders.iter().map(open).collect()
     }

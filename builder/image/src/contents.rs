@@ -2,11 +2,12 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, Cursor, Empty, Read},
     os::fd::{AsFd, OwnedFd},
     path::Path,
 };
 
+use oci::Digest;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use tree::LayerPath;
 
@@ -20,8 +21,25 @@ pub trait Contents: Sync {
     ///
     /// # Errors
     /// Whatever stands in the way; the caller adds the path.
-    fn open(&self, path: &LayerPath) -> io::Result<Box<dyn Read + '_>>;
+    fn open(&self, path: &LayerPath) -> io::Result<Box<dyn Bytes + '_>>;
 }
+
+/// The bytes of one file.
+pub trait Bytes: Read {
+    /// Their digest, where that is known without reading them.
+    fn known(&self) -> Option<Digest> {
+        None
+    }
+
+    /// Whether what was read until now is what [`Bytes::known`] spoke of: nobody has written to the file meanwhile.
+    fn is_still(&self) -> bool {
+        true
+    }
+}
+
+impl Bytes for File {}
+impl Bytes for Empty {}
+impl<T: AsRef<[u8]>> Bytes for Cursor<T> {}
 
 /// A layer's files below one folder, each at its own path.
 pub struct Folder(OwnedFd);
@@ -42,7 +60,7 @@ impl Folder {
 }
 
 impl Contents for Folder {
-    fn open(&self, path: &LayerPath) -> io::Result<Box<dyn Read + '_>> {
+    fn open(&self, path: &LayerPath) -> io::Result<Box<dyn Bytes + '_>> {
         // NONBLOCK: a pipe that took a file's place must not make us wait; its size will be wrong.
         let file = beneath::open(self.0.as_fd(), path, OFlags::RDONLY | OFlags::NONBLOCK)?;
         Ok(Box::new(File::from(file)))
@@ -53,7 +71,7 @@ impl Contents for Folder {
 pub struct NoContents;
 
 impl Contents for NoContents {
-    fn open(&self, _path: &LayerPath) -> io::Result<Box<dyn Read + '_>> {
+    fn open(&self, _path: &LayerPath) -> io::Result<Box<dyn Bytes + '_>> {
         Ok(Box::new(io::empty()))
     }
 }

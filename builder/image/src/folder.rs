@@ -13,11 +13,13 @@ mod times;
 mod write;
 
 use std::{
-    io,
-    os::fd::OwnedFd,
+    fmt, io,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use oci::Digest;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use tree::{Kind, Layer, LayerPath, Stack};
 
@@ -29,13 +31,20 @@ use crate::{
     apply::Ownership,
     copy::{ContentSource, Plan},
     overlay::OverlayXattrs,
+    scan::{HashCache, StatKey},
 };
 
 /// A folder from which files are copied: a layer's, or a context's.
-#[derive(Debug)]
 pub struct SourceFolder {
     root: OwnedFd,
     verify: bool,
+    hashes: Option<Arc<dyn HashCache + Send>>,
+}
+
+impl fmt::Debug for SourceFolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SourceFolder").field("verify", &self.verify).finish_non_exhaustive()
+    }
 }
 
 impl SourceFolder {
@@ -44,7 +53,7 @@ impl SourceFolder {
     /// # Errors
     /// When there is no such folder.
     pub fn stored(folder: &Path) -> io::Result<SourceFolder> {
-        Ok(SourceFolder { root: open_root(folder)?, verify: false })
+        Ok(SourceFolder { root: open_root(folder)?, verify: false, hashes: None })
     }
 
     /// A folder that others may write to, such as a context: what is read from it is compared with the
@@ -53,7 +62,19 @@ impl SourceFolder {
     /// # Errors
     /// When there is no such folder.
     pub fn watched(folder: &Path) -> io::Result<SourceFolder> {
-        Ok(SourceFolder { root: open_root(folder)?, verify: true })
+        Ok(SourceFolder { root: open_root(folder)?, verify: true, hashes: None })
+    }
+
+    /// The same folder, of whose files some digests are known: what is read of a file is not hashed where it has the key
+    /// that the right digest was remembered by, before and after it was read.
+    pub fn knowing(self, hashes: Arc<dyn HashCache + Send>) -> SourceFolder {
+        SourceFolder { hashes: Some(hashes), ..self }
+    }
+
+    /// What an open file is known by, if that says that it has this digest.
+    fn key(&self, file: &impl AsFd, digest: &Digest) -> Option<StatKey> {
+        let key = StatKey::of_file(file).ok()?;
+        (self.hashes.as_ref()?.get(&key)? == *digest).then_some(key)
     }
 }
 

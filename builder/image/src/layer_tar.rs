@@ -52,6 +52,12 @@ pub enum LayerTarError {
         /// The digest of what was read.
         found: Digest,
     },
+    /// A file that somebody wrote to while it was read.
+    #[error("`{path}` was written to while it was used")]
+    Written {
+        /// Its path in the layer.
+        path: LayerPath,
+    },
     /// A hard link whose first name is not in the layer, or is not before it.
     #[error("`{path}` is a hard link to `{target}`, which is no earlier file of the layer")]
     LinkTarget {

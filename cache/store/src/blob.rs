@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -46,6 +47,17 @@ struct Hashing(Hasher);
 impl std::fmt::Debug for Hashing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Hasher")
+    }
+}
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -100,6 +112,36 @@ impl Store {
         let (path, mut file) = lease.new_file()?;
         file.write_all(bytes).map_err(|e| Error::io("write", &path, e))?;
         self.adopt_blob(lease, &path, &digest, bytes.len() as u64)
+    }
+
+    /// Removes a blob's file if its bytes are not those that its digest is of: the disk has lost them, and nobody can use
+    /// what is there. The blob is then not here, so that what was made once is made again. Returns whether it was so.
+    ///
+    /// # Errors
+    /// The file cannot be read or removed.
+    pub fn drop_damaged_blob(&self, digest: &Digest) -> Result<bool> {
+        let path = self.layout().blob(digest);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(Error::io("open", path, e)),
+        };
+        let mut hasher = Hashing(Hasher::new());
+        io::copy(&mut file, &mut hasher).map_err(|e| Error::io("read", &path, e))?;
+        if hasher.0.finish() == *digest {
+            return Ok(false);
+        }
+        let failed = |e| Error::io("remove", &path, e);
+        let inode = |found: fs::Metadata| (found.dev(), found.ino());
+        let read = inode(file.metadata().map_err(failed)?);
+        // Blobs are added in write transactions: one that came in its place meanwhile is another file.
+        self.change("remove a damaged blob", Durability::Lazy, |_| {
+            if fs::symlink_metadata(&path).is_ok_and(|now| inode(now) == read) {
+                fs::remove_file(&path).map_err(failed)?;
+            }
+            Ok(())
+        })?;
+        Ok(true)
     }
 
     /// Adds a file of the lease's folder, whose digest the caller has made, as a blob.

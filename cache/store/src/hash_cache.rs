@@ -153,14 +153,14 @@ impl HashCache {
     }
 
     /// Writes what is new, together with what was asked for; what was not asked for stays up to as many entries again.
-    /// Writes nothing when nothing is new.
+    /// Writes nothing when nothing is new. Whether it was: what is new is found by who loads the file again.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn save(&self, lease: &Lease) -> Result<()> {
+    pub fn save(&self, lease: &Lease) -> Result<bool> {
         let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
         if new.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         new.sort_unstable();
         new.dedup_by(|a, b| a[..INODE] == b[..INODE]);
@@ -172,7 +172,9 @@ impl HashCache {
         self.merge(&new, &mut file);
         let (digest, entries) = file[head.len()..].split_at_mut(32);
         digest.copy_from_slice(Digest::of(entries).raw());
-        lease.write_whole(&self.path, &file)
+        lease.write_whole(&self.path, &file)?;
+        *new = Vec::new();
+        Ok(true)
     }
 
     /// Appends the new entries and the old ones that stay, in order; of one device and inode the new one.

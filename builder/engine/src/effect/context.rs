@@ -31,6 +31,8 @@ pub struct Context {
     pub(crate) folder: PathBuf,
     /// Whether others may write to the folder while it is read.
     pub(crate) watched: bool,
+    /// The remembered digests of its files.
+    pub(crate) hashes: Arc<Hashes>,
     /// Whether there is no such folder, and an empty one stands for it.
     absent: bool,
     ignore: Ignore,
@@ -112,7 +114,7 @@ pub(crate) struct Contexts {
 
 #[derive(Default)]
 struct Slot {
-    read: OnceLock<(Arc<Context>, HashCache)>,
+    read: OnceLock<Arc<Context>>,
     reading: Mutex<()>,
 }
 
@@ -130,7 +132,7 @@ impl Contexts {
     /// What was read of a context; none where it was not read, or is no folder of the user's.
     pub(crate) fn read(&self, local: &Local) -> Option<Arc<Context>> {
         let slot = self.slot(local);
-        slot.read.get().map(|(context, _)| context.clone()).filter(|context| context.watched)
+        slot.read.get().cloned().filter(|context| context.watched)
     }
 
     fn slot(&self, local: &Local) -> Arc<Slot> {
@@ -159,15 +161,14 @@ impl Effects {
         let slot = self.contexts.slot(local);
         // Whoever comes second waits for the first to have read it.
         let _turn = slot.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((context, _)) = slot.read.get() {
+        if let Some(context) = slot.read.get() {
             return Ok(VertexResult::Context(context.clone()));
         }
-        let (context, hashes) = self.read_context(local)?;
-        let (context, _) = slot.read.get_or_init(|| (Arc::new(context), hashes));
-        Ok(VertexResult::Context(context.clone()))
+        let context = Arc::new(self.read_context(local)?);
+        Ok(VertexResult::Context(slot.read.get_or_init(|| context).clone()))
     }
 
-    fn read_context(&self, local: &Local) -> Result<(Context, HashCache), Cause> {
+    fn read_context(&self, local: &Local) -> Result<Context, Cause> {
         let shown = || PathBuf::from(shown(&local.name));
         let archive = self.contexts.archive().filter(|_| local.name == "context");
         let (folder, absent) = match archive {
@@ -182,26 +183,28 @@ impl Effects {
             .map_err(|errno| Cause::io("open", &folder)(errno.into()))?;
         let visible = Visible::of(local, root.as_fd())?;
         use std::os::unix::ffi::OsStrExt;
-        let hashes = self.store.hash_cache(folder.as_os_str().as_bytes())?;
+        let hashes =
+            || self.store.hash_cache(folder.as_os_str().as_bytes()).map(|hashes| Arc::new(Hashes(hashes)));
+        let mut known = hashes()?;
         let filter = |path: &LayerPath, is_folder: bool| visible.visit(path, is_folder);
-        let options = ScanOptions { purpose: Purpose::Context, filter: &filter, hashes: &Hashes(&hashes) };
+        let options = ScanOptions { purpose: Purpose::Context, filter: &filter, hashes: &*known };
         let layer = scan_at(root.as_fd(), &options)?;
         let watched = archive.is_none() && !absent;
         // A folder of the build's own is gone when the build is.
-        if watched {
-            hashes.save(&self.lease)?;
+        if watched && known.0.save(&self.lease)? {
+            known = hashes()?;
         }
-        let context = Context {
+        Ok(Context {
             name: local.name.clone(),
             layer: Arc::new(layer),
+            hashes: known,
             folder,
             watched,
             absent,
             ignore: visible.into_ignore(),
             copy: OnceLock::new(),
             making: Mutex::new(()),
-        };
-        Ok((context, hashes))
+        })
     }
 
     /// A folder with what was read of a context and nothing else, for a step to see.
@@ -212,6 +215,7 @@ impl Effects {
         }
         let to = self.lease.new_folder()?;
         let from = SourceFolder::watched(&context.folder).map_err(Cause::io("open", &context.folder))?;
+        let from = from.knowing(context.hashes.clone());
         write_plan(&replant(&context.layer), &[vec![from]], &to, UPPER)?;
         Ok(context.copy.get_or_init(|| to).clone())
     }
@@ -234,9 +238,10 @@ fn shown(name: &str) -> String {
 }
 
 /// The store's memory of digests, as a scan asks for it.
-struct Hashes<'a>(&'a HashCache);
+#[derive(Debug)]
+pub(crate) struct Hashes(HashCache);
 
-impl image::scan::HashCache for Hashes<'_> {
+impl image::scan::HashCache for Hashes {
     fn get(&self, key: &StatKey) -> Option<Digest> {
         self.0.get(&stored(key))
     }

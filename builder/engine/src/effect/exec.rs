@@ -65,6 +65,8 @@ impl Effects {
         };
         let (ended, peak_memory_bytes) = self.run_spec(exec, &spec, &below, job)?;
         drop(mounts);
+        // Who may mount can have mounted a file of the layer, which is written to until that is taken apart.
+        let ended = (exec.security == Security::Sandbox).then_some(ended);
         let layer = image::diff::diff(
             &writable.upper,
             &below.stack,

@@ -66,9 +66,12 @@ impl<'a> FileWork<'a> {
         for (at, (result, _)) in job.inputs.iter().enumerate() {
             // Of a tree that is only built on, the manifests are enough.
             inputs.push(match (result, read.contains(&at)) {
-                (VertexResult::Layers { layers, .. }, false) => {
-                    Mounted { stack: effects.stack(layers)?, folders: Vec::new(), watched: false }
-                }
+                (VertexResult::Layers { layers, .. }, false) => Mounted {
+                    stack: effects.stack(layers)?,
+                    folders: Vec::new(),
+                    watched: false,
+                    hashes: None,
+                },
                 _ => effects.mounted(result)?,
             });
         }

@@ -16,7 +16,7 @@ use image::{
 };
 use oci::Digest;
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
-use store::{LockName, ResultLayer};
+use store::{BlobFile, LockName, ResultLayer};
 use tree::{LayerId, LayerPath, Stack};
 
 use super::Effects;
@@ -42,12 +42,18 @@ impl Effects {
             VertexResult::Layers { layers, .. } => {
                 let stack = self.stack(layers)?;
                 let folders = (0..layers.len()).map(|at| self.folder(layers, at));
-                Ok(Mounted { folders: folders.collect::<Result<_, _>>()?, stack, watched: false })
+                Ok(Mounted {
+                    folders: folders.collect::<Result<_, _>>()?,
+                    stack,
+                    watched: false,
+                    hashes: None,
+                })
             }
             VertexResult::Context(context) => Ok(Mounted {
                 stack: Stack::new(vec![context.layer.clone()]),
                 folders: vec![context.folder.clone()],
                 watched: context.watched,
+                hashes: Some(context.hashes.clone()),
             }),
         }
     }
@@ -92,6 +98,16 @@ impl Effects {
         let lost = || Cause::LayerLost { layer: id.digest().to_string() };
         let (_, form) = self.store.layer_blobs(&self.lease, &id)?.into_iter().next().ok_or_else(lost)?;
         let blob = self.store.blob(&self.lease, &form.blob.digest())?.ok_or_else(lost)?;
+        self.unpack_blob(&blob, below, id).map_err(|error| {
+            // The record of a layer without its blob is not believed, so that the next build makes it again.
+            match self.store.drop_damaged_blob(&blob.digest) {
+                Ok(true) => lost(),
+                _ => error,
+            }
+        })
+    }
+
+    fn unpack_blob(&self, blob: &BlobFile, below: &[ResultLayer], id: LayerId) -> Result<(), Cause> {
         let file = File::open(&blob.path).map_err(Cause::io("open", &blob.path))?;
         let folder = self.lease.new_folder()?;
         let options =
@@ -106,7 +122,7 @@ impl Effects {
         }
         let wanted = self.store.tree(&id)?;
         if applied.layer.content_digest() != wanted.content_digest() {
-            return Err(lost());
+            return Err(Cause::LayerLost { layer: id.digest().to_string() });
         }
         set_times(&folder, &wanted)?;
         self.store.commit_layer(&self.lease, &wanted, Some(&folder), None)?;

@@ -179,11 +179,16 @@ impl LayerForms<'_> {
 /// What an error says of a planned layer: that a file is not there, or not as long or not with the bytes that the manifest
 /// says, means that someone has changed it.
 fn changed(error: EncodeError, planned: &PlannedLayer) -> Cause {
+    let clamp = |path: &str| LayerPath::clamp(path.as_bytes()).unwrap_or_default();
     let path = match &error {
-        EncodeError::Tar(LayerTarError::Changed { path, .. }) => path.clone(),
+        EncodeError::Tar(LayerTarError::Changed { path, .. } | LayerTarError::Written { path }) => {
+            path.clone()
+        }
         EncodeError::Tar(LayerTarError::Open { path, source }) if is_gone(source) => path.clone(),
-        EncodeError::Tar(LayerTarError::Append(AppendError::Size { path, .. })) => {
-            LayerPath::clamp(path.as_bytes()).unwrap_or_default()
+        EncodeError::Tar(LayerTarError::Append(AppendError::Size { path, .. })) => clamp(path),
+        // A folder is opened like a file, and cannot be read.
+        EncodeError::Tar(LayerTarError::Append(AppendError::Read { path, source })) if is_gone(source) => {
+            clamp(path)
         }
         _ => return error.into(),
     };

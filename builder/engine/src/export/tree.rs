@@ -4,14 +4,14 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{self, Read, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use image::{
-    contents::{Contents, Folder},
+    contents::{Bytes, Contents, Folder},
     layer_tar::{TarOptions, write_rootfs},
 };
 use oci::{Epoch, Platform};
@@ -154,7 +154,7 @@ struct Merged<'a> {
 }
 
 impl Contents for Merged<'_> {
-    fn open(&self, path: &LayerPath) -> io::Result<Box<dyn Read + '_>> {
+    fn open(&self, path: &LayerPath) -> io::Result<Box<dyn Bytes + '_>> {
         let at = *self.owners.get(path).ok_or(io::ErrorKind::NotFound)?;
         let inside = path.below(&self.trees[at].prefix).ok_or(io::ErrorKind::NotFound)?;
         self.stacks[at].open(&inside)
@@ -176,7 +176,7 @@ impl<'a> Stacked<'a> {
 }
 
 impl Contents for Stacked<'_> {
-    fn open(&self, path: &LayerPath) -> io::Result<Box<dyn Read + '_>> {
+    fn open(&self, path: &LayerPath) -> io::Result<Box<dyn Bytes + '_>> {
         let (layer, node) = self.stack.lookup(path).ok_or(io::ErrorKind::NotFound)?;
         self.folders[layer].open(node.hardlink.as_ref().unwrap_or(path))
     }

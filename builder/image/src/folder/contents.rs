@@ -6,14 +6,16 @@ use std::{
     os::fd::AsFd,
 };
 
+use oci::Digest;
 use rustix::fs::OFlags;
 use tree::{Kind, LayerPath};
 
 use super::SourceFolder;
 use crate::{
     beneath,
-    contents::Contents,
+    contents::{Bytes, Contents},
     copy::{ContentSource, Plan},
+    scan::StatKey,
 };
 
 /// A plan, with the folders that its files come from.
@@ -52,12 +54,12 @@ impl PlannedLayer {
 }
 
 impl Contents for PlannedLayer {
-    fn open(&self, path: &LayerPath) -> io::Result<Box<dyn Read + '_>> {
-        // A context's socket is an empty file in the manifest, and cannot be opened.
-        let empty =
-            self.plan.layer.get(path).is_some_and(|node| matches!(node.kind, Kind::File { size: 0, .. }));
+    fn open(&self, path: &LayerPath) -> io::Result<Box<dyn Bytes + '_>> {
+        let kind = self.plan.layer.get(path).map(|node| &node.kind);
+        let Some(Kind::File { size, content }) = kind else { return Err(io::ErrorKind::NotFound.into()) };
         let (input, layer, from) = match self.plan.contents.get(path) {
-            _ if empty => return Ok(Box::new(io::empty())),
+            // A context's socket is an empty file in the manifest, and cannot be opened.
+            _ if *size == 0 => return Ok(Box::new(io::empty())),
             Some(ContentSource::Inline(data)) => return Ok(Box::new(Cursor::new(data))),
             Some(ContentSource::File { input, layer, path }) => (*input, *layer, path),
             None => return Err(io::ErrorKind::NotFound.into()),
@@ -66,6 +68,32 @@ impl Contents for PlannedLayer {
         let folder = folder.ok_or(io::ErrorKind::NotFound)?;
         // NONBLOCK: a pipe that took a file's place must not make us wait; its size will be wrong.
         let file = beneath::open(folder.root.as_fd(), from, OFlags::RDONLY | OFlags::NONBLOCK)?;
-        Ok(Box::new(File::from(file)))
+        Ok(match folder.key(&file, content) {
+            Some(key) => Box::new(Known { file: file.into(), key, digest: *content }),
+            None => Box::new(File::from(file)),
+        })
+    }
+}
+
+/// A file whose digest is remembered.
+struct Known {
+    file: File,
+    key: StatKey,
+    digest: Digest,
+}
+
+impl Read for Known {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read(buffer)
+    }
+}
+
+impl Bytes for Known {
+    fn known(&self) -> Option<Digest> {
+        Some(self.digest)
+    }
+
+    fn is_still(&self) -> bool {
+        StatKey::of_file(&self.file) == Ok(self.key)
     }
 }

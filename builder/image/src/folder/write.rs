@@ -27,6 +27,7 @@ use crate::{
     beneath,
     copy::{ContentSource, Plan},
     inode::{accept_xattr, gid, own_xattrs, times, uid},
+    scan::StatKey,
 };
 
 pub(super) struct Writer<'a> {
@@ -181,8 +182,18 @@ impl<'a> Writer<'a> {
                 other.map_err(|errno| FolderError::Source { path: from.clone(), source: errno.into() })?
             }
         };
-        let verify = source.verify.then_some(content);
-        self.means.copy(&opened, file, *size, verify).map_err(|fault| fault_of(fault, path, from))
+        let copy = |verify| {
+            self.means.copy(&opened, file, *size, verify).map_err(|fault| fault_of(fault, path, from))
+        };
+        match source.key(&opened, content) {
+            _ if !source.verify => copy(None),
+            None => copy(Some(content)),
+            Some(key) => {
+                copy(None)?;
+                let still = StatKey::of_file(&opened) == Ok(key);
+                still.then_some(()).ok_or_else(|| FolderError::Changed { path: from.clone() })
+            }
+        }
     }
 
     fn make_other(&self, folder: &OwnedFd, path: &LayerPath, node: &Node) -> Result<(), FolderError> {

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     compress::wait,
-    contents::Contents,
+    contents::{Bytes, Contents},
     pipe::{CHUNK, Chunk, chunks, hash},
     tar::{AppendError, BLOCK, padding},
 };
@@ -127,11 +127,16 @@ impl<'a> Source<'a> {
         let mut head = Vec::with_capacity(2 * BLOCK);
         self.append_head(path, node, &mut head)?;
         send(head, out)?;
-        if self.options.verify {
-            let found = self.write_and_hash(path, expected, out)?;
+        let mut reader = self.open(path)?;
+        let known = reader.known() == Some(expected.digest);
+        if self.options.verify && !known {
+            let found = self.write_and_hash(path, expected, &mut *reader, out)?;
             self.check(path, expected.digest, found)?;
         } else {
-            self.write_pieces(path, expected, out)?;
+            self.write_pieces(path, expected, &mut *reader, out)?;
+            if self.options.verify && !reader.is_still() {
+                return Err(LayerTarError::Written { path: path.clone() });
+            }
         }
         send(vec![0; padding(expected.size) as usize], out)
     }
@@ -141,13 +146,14 @@ impl<'a> Source<'a> {
         &self,
         path: &LayerPath,
         expected: Expected,
+        reader: &mut dyn Bytes,
         out: &mut Out<'_>,
     ) -> Result<Digest, LayerTarError> {
         let (sender, receiver) = chunks();
         thread::scope(|scope| {
             let hashing = scope.spawn(move || hash(&receiver));
             let ended = |what| AppendError::Write(io::Error::other(what));
-            let written = self.write_pieces(path, expected, &mut |piece| {
+            let written = self.write_pieces(path, expected, reader, &mut |piece| {
                 sender
                     .send(Arc::clone(&piece))
                     .map_err(|_| io::Error::other("the hashing thread has ended"))?;
@@ -163,18 +169,18 @@ impl<'a> Source<'a> {
         &self,
         path: &LayerPath,
         expected: Expected,
+        reader: &mut dyn Bytes,
         out: &mut Out<'_>,
     ) -> Result<(), LayerTarError> {
-        let mut reader = self.open(path)?;
         let mut rest = expected.size;
         while rest > 0 {
             let length = usize::try_from(rest).unwrap_or(CHUNK).min(CHUNK);
             let mut piece = vec![0; length];
-            fill(path, expected.size, expected.size - rest, &mut *reader, &mut piece)?;
+            fill(path, expected.size, expected.size - rest, reader, &mut piece)?;
             rest -= length as u64;
             send(piece, out)?;
         }
-        ends(path, expected.size, &mut *reader)
+        ends(path, expected.size, reader)
     }
 }
 

@@ -52,6 +52,11 @@ impl HashCache for NoHashCache {
 }
 
 impl StatKey {
+    /// What an open file is known by now.
+    pub(crate) fn of_file(file: &impl AsFd) -> Result<StatKey, Errno> {
+        Ok(StatKey::of(&statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?))
+    }
+
     pub(super) fn of(stat: &Statx) -> StatKey {
         let nanoseconds =
             |seconds: i64, rest: u32| seconds.saturating_mul(1_000_000_000).saturating_add(rest.into());

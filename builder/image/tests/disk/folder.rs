@@ -10,9 +10,10 @@ use std::{
 use image::{
     apply::Ownership,
     copy::{ContentSource, CopySpec, Destination, Input, Mkfile, Plan, Planner, Rm, Source},
-    folder::{FolderError, Form, SourceFolder, export_local, remove_tree, replant, write_plan},
+    folder::{FolderError, Form, PlannedLayer, SourceFolder, export_local, remove_tree, replant, write_plan},
+    layer_tar::{LayerTarError, TarOptions, write_layer},
     overlay::OverlayXattrs,
-    scan::Purpose,
+    scan::{HashCache, Purpose, ScanOptions, StatKey, Visit, scan},
 };
 use oci::Digest;
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, lgetxattr, lsetxattr, makedev, mknodat};
@@ -123,6 +124,53 @@ fn a_file_that_is_not_what_it_was_fails_by_name() {
         matches!(&error, FolderError::NoContent { path } if path.to_string().starts_with("/d/")),
         "{error}"
     );
+}
+
+/// Says of every file with one of these keys that its digest is known.
+struct Remembered(std::sync::Mutex<BTreeMap<StatKey, Digest>>);
+
+impl HashCache for Remembered {
+    fn get(&self, key: &StatKey) -> Option<Digest> {
+        self.0.lock().expect("held shortly").get(key).copied()
+    }
+
+    fn put(&self, key: StatKey, digest: Digest) {
+        self.0.lock().expect("held shortly").insert(key, digest);
+    }
+}
+
+#[test]
+fn a_file_that_is_known_is_not_hashed_and_one_that_was_rewritten_is() {
+    let from = tempdir().expect("a folder");
+    make(from.path(), "d/ d/f=1234");
+    let hashes = Arc::new(Remembered(Default::default()));
+    let purpose = Purpose::Context;
+    let options = ScanOptions { purpose, filter: &|_, _| Visit::Take, hashes: &*hashes };
+    let mut layer = scan(from.path(), &options).expect("scanned");
+    let written = |layer: &Layer| {
+        let source = SourceFolder::watched(from.path()).expect("opened").knowing(hashes.clone());
+        let inputs = vec![vec![source]];
+        let to = tempdir().expect("a folder");
+        let in_folder = write_plan(&replant(layer), &inputs, to.path(), Form::Export).map(drop);
+        let planned = PlannedLayer::new(replant(layer), inputs);
+        let options = TarOptions { verify: planned.is_watched(), ..TarOptions::default() };
+        let in_tar = write_layer(layer, &planned, options, &mut std::io::sink());
+        (in_folder, in_tar)
+    };
+    // A digest that is wrong, and remembered for the file as it is: nobody looks at the bytes.
+    let wrong = Digest::of(b"other");
+    hashes.0.lock().expect("held shortly").values_mut().for_each(|digest| *digest = wrong);
+    let file = layer.entries.get_mut(&path("d/f")).expect("scanned");
+    file.kind = Kind::File { size: 4, content: wrong };
+    let (in_folder, in_tar) = written(&layer);
+    assert!(in_folder.is_ok() && in_tar.is_ok(), "{in_folder:?} {in_tar:?}");
+    // As long as it was, and with the time that it had.
+    let time = fs::metadata(from.path().join("d/f")).and_then(|file| file.modified()).expect("there");
+    fs::write(from.path().join("d/f"), "1235").expect("written");
+    fs::File::open(from.path().join("d/f")).and_then(|file| file.set_modified(time)).expect("set");
+    let (in_folder, in_tar) = written(&layer);
+    assert!(matches!(in_folder, Err(FolderError::Changed { .. })), "{in_folder:?}");
+    assert!(matches!(in_tar, Err(LayerTarError::Changed { .. })), "{in_tar:?}");
 }
 
 #[test]

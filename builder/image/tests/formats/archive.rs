@@ -1,12 +1,8 @@
 //! Layers and archives that tests make.
-use std::{
-    collections::BTreeMap,
-    io::{self, Read},
-    process::Command,
-};
+use std::{collections::BTreeMap, io, process::Command};
 
 use image::{
-    contents::Contents,
+    contents::{Bytes, Contents},
     layer_tar::{TarOptions, write_layer},
     tar::{Entry, EntryKind, header},
 };
@@ -18,9 +14,9 @@ use tree::{Kind, Layer, LayerPath, Mtime, Node};
 pub struct Memory(pub BTreeMap<LayerPath, Vec<u8>>);
 
 impl Contents for Memory {
-    fn open(&self, path: &LayerPath) -> io::Result<Box<dyn Read + '_>> {
+    fn open(&self, path: &LayerPath) -> io::Result<Box<dyn Bytes + '_>> {
         match self.0.get(path) {
-            Some(bytes) => Ok(Box::new(&bytes[..])),
+            Some(bytes) => Ok(Box::new(io::Cursor::new(bytes))),
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }
