@@ -16,6 +16,9 @@ use kiln_tests::{
 const COPY: &str = "FROM scratch\nCOPY busybox /bin/busybox\nCOPY src /src\n";
 const LIST: &str = "RUN [\"/bin/busybox\", \"find\", \"/src\", \"-exec\", \"/bin/busybox\", \"stat\", \"-c\", \"%n %A %y\", \"{}\", \";\"]\n";
 
+/// What somebody does to a file.
+type Edit = fn(&Path);
+
 struct Place(tempfile::TempDir);
 
 impl Place {
@@ -137,9 +140,33 @@ fn a_build_whose_output_fails_leaves_nothing_that_is_believed_and_not_there() {
     assert!(listed(&said).len() >= 6, "{said}");
 }
 
+#[test]
+fn an_archive_that_the_disk_has_damaged_is_made_again() {
+    let Some(place) = Place::new("an_archive_that_the_disk_has_damaged_is_made_again") else { return };
+    place.built("root", COPY, "type=oci,dest=PLACE/image.tar");
+    for blob in fs::read_dir(place.path("root/blobs/sha256")).expect("a state folder") {
+        let path = blob.expect("listed").path();
+        let mut bytes = fs::read(&path).expect("it was listed");
+        // Of the archives, which are compressed: as long as before.
+        if bytes.starts_with(&[0x1f, 0x8b]) {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0x55;
+            fs::write(&path, bytes).expect("it is ours");
+        }
+    }
+    let step = format!("{COPY}{LIST}");
+    // Each build finds one of the two damaged.
+    let told = (0..3).map(|_| place.build("root", &step, "type=cacheonly")).find(|built| {
+        let lost = said(built).contains("error[layer-lost]");
+        assert!(lost || built.status.success(), "{}", said(built));
+        built.status.success()
+    });
+    assert!(listed(&said(&told.expect("it was made again"))).len() >= 6);
+}
+
 /// Builds an image whose last layer is planned a second after the context was read, and changes the context meanwhile.
 /// What was said, if the build failed.
-fn edited(place: &Place, number: usize, edit: fn(&Path)) -> Option<String> {
+fn edited(place: &Place, number: usize, edit: Edit) -> Option<String> {
     let wait = format!("RUN [\"/bin/busybox\", \"sleep\", \"1\", \"0.{number}\"]\n");
     let dockerfile = format!("FROM scratch\nCOPY busybox /bin/busybox\n{wait}COPY src /src\n");
     fs::write(place.path("context/Dockerfile"), dockerfile).expect("the context is there");
@@ -164,7 +191,7 @@ fn a_file_that_changes_before_it_is_archived_is_told_by_its_name() {
     let Some(place) = Place::new("a_file_that_changes_before_it_is_archived_is_told_by_its_name") else {
         return;
     };
-    let edits: [(&str, fn(&Path)); 6] = [
+    let edits: [(&str, Edit); 6] = [
         ("other bytes", |path| fs::write(path, "SOME BYTES").expect("written")),
         ("longer", |path| fs::write(path, "some bytes and more").expect("written")),
         ("gone", |path| fs::remove_file(path).expect("removed")),

@@ -70,6 +70,22 @@ fn a_blob_that_somebody_deleted_or_cut_is_not_here() {
     assert_eq!(store.blob(&lease, &blob.digest).expect("asked"), None);
 }
 
+#[test]
+fn a_blob_is_dropped_only_if_its_bytes_are_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path(), "1");
+    let lease = store.lease().expect("a lease");
+    let blob = store.add_blob(&lease, b"hello").expect("added");
+    assert!(!store.drop_damaged_blob(&blob.digest).expect("read"));
+    assert!(blob.path.exists());
+    fs::write(&blob.path, "jello").expect("changed");
+    assert!(store.drop_damaged_blob(&blob.digest).expect("read"));
+    assert_eq!(store.blob(&lease, &blob.digest).expect("asked"), None);
+    assert!(!store.drop_damaged_blob(&blob.digest).expect("not there"));
+    store.add_blob(&lease, b"hello").expect("added again");
+    assert_eq!(store.blob_bytes(&lease, &blob.digest).expect("here"), b"hello");
+}
+
 fn partial(store: &Store, lease: &store::Lease, digest: &Digest) -> store::Partial {
     match store.download(lease, digest, &mut no_wait).expect("asked").expect("not stopped") {
         Download::Missing(partial) => partial,
