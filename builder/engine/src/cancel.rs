@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    io::{self, Read, Write},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -105,6 +106,36 @@ impl Cancel {
         }
         drop(acts);
         Watch(number, self.clone())
+    }
+}
+
+/// A stream that ends with an error once the build is to stop: what is made of it is then thrown away.
+pub(crate) struct Stoppable<'a, T> {
+    pub(crate) stream: T,
+    pub(crate) cancel: &'a Cancel,
+}
+
+impl<T> Stoppable<'_, T> {
+    fn go_on(&self) -> io::Result<()> {
+        if self.cancel.is_set() { Err(io::Error::other("it is not wanted any more")) } else { Ok(()) }
+    }
+}
+
+impl<T: Read> Read for Stoppable<'_, T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.go_on()?;
+        self.stream.read(buffer)
+    }
+}
+
+impl<T: Write> Write for Stoppable<'_, T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.go_on()?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
     }
 }
 

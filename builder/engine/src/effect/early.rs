@@ -11,8 +11,8 @@ use store::ResultLayer;
 use tokio::{runtime::Handle, sync::Semaphore};
 use tree::LayerId;
 
-use super::Effects;
-use crate::{build::uses::Uses, export::LayerForms, request::ImageForm, result::VertexResult};
+use super::{Effects, blob::LayerForms};
+use crate::{build::uses::Uses, request::ImageForm, result::VertexResult};
 
 /// What is exported, known before anything is made.
 pub(crate) struct Exported {

@@ -11,9 +11,10 @@
 //! | run: merge, diff | `stack.rs` |
 //!
 //! `early.rs` archives the layers of the image to be while the build goes on.
-//! `layers.rs` gives the forms of a layer that the others need: manifests, folders, blobs.
+//! `layers.rs` gives the forms of a layer that the others need, manifests and folders; `blob.rs` that of an image.
 
 pub(crate) mod archive;
+pub(crate) mod blob;
 pub(crate) mod cache;
 pub(crate) mod context;
 pub(crate) mod early;

@@ -8,8 +8,11 @@ use ::image::layout::{ARCHIVE_VERSION, NamedImage, write_archive, write_docker_a
 use oci::{Digest, Hasher};
 use store::{Lease, StatKey, Store};
 
-use super::{Stoppable, StoreBlobs, aside};
-use crate::{cancel::Cancel, error::Cause};
+use super::{StoreBlobs, aside};
+use crate::{
+    cancel::{Cancel, Stoppable},
+    error::Cause,
+};
 
 /// Which archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +45,7 @@ impl ArchiveFile<'_> {
         }
         let blobs = StoreBlobs { store, lease };
         let written = aside::write(self.path, |out| {
-            let mut out = Stoppable { out, cancel };
+            let mut out = Stoppable { stream: out, cancel };
             match self.kind {
                 ArchiveKind::Oci => write_archive(self.images, &blobs, &mut out)?,
                 ArchiveKind::Docker => write_docker_archive(self.images, &blobs, &mut out)?,

@@ -11,9 +11,10 @@ use oci::{Descriptor, Epoch, Platform, Reference};
 use rayon::prelude::*;
 use store::ResultLayer;
 
-use super::{Exporter, LayerForms};
+use super::Exporter;
 use crate::{
     build::internal::Internal,
+    effect::blob::LayerForms,
     error::Cause,
     request::{ImageForm, OutputEpoch},
 };

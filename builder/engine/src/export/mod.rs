@@ -6,13 +6,12 @@ pub(crate) mod archive;
 mod aside;
 mod blobs;
 mod image;
-mod layer;
 mod tree;
 
 use std::{collections::BTreeMap, io::Write, path::Path, sync::Arc};
 
 use self::archive::{ArchiveFile, ArchiveKind};
-pub(crate) use self::{blobs::StoreBlobs, image::ImageSet, layer::LayerForms};
+pub(crate) use self::{blobs::StoreBlobs, image::ImageSet};
 use ::image::annotations::Misplaced;
 use ::image::layout::{NamedImage, write_archive, write_docker_archive, write_folder};
 use oci::{Epoch, Platform, Reference};
@@ -20,7 +19,7 @@ use store::TaggedBy;
 
 use crate::{
     build::internal::Internal,
-    cancel::Cancel,
+    cancel::{Cancel, Stoppable},
     effect::Effects,
     error::Cause,
     push::{Sendable, Targets},
@@ -47,22 +46,6 @@ pub(crate) struct Exporter<'a> {
     pub(crate) cancel: &'a Cancel,
 }
 
-/// Stops writing when the build is to stop: the file is then thrown away.
-struct Stoppable<'a> {
-    out: &'a mut dyn Write,
-    cancel: &'a Cancel,
-}
-
-impl Write for Stoppable<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.cancel.is_set() { Err(std::io::Error::other("cancelled")) } else { self.out.write(bytes) }
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.out.flush()
-    }
-}
-
 impl Exporter<'_> {
     /// Writes to one output. The images that were put together for it, where it is one of images.
     pub(crate) fn write(&self, output: &Output) -> Result<Option<ImageSet>, Cause> {
@@ -79,8 +62,8 @@ impl Exporter<'_> {
     }
 
     /// `out`, but it fails once the build is to stop.
-    fn stoppable<'s>(&'s self, out: &'s mut dyn Write) -> Stoppable<'s> {
-        Stoppable { out, cancel: self.cancel }
+    fn stoppable<'s>(&'s self, out: &'s mut dyn Write) -> Stoppable<'s, &'s mut dyn Write> {
+        Stoppable { stream: out, cancel: self.cancel }
     }
 
     fn write_one(&self, output: &Output) -> Result<Option<ImageSet>, Cause> {

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::Read,
     path::PathBuf,
     sync::{Arc, PoisonError},
 };
@@ -19,7 +19,7 @@ use tree::LayerId;
 
 use super::{PULLED, turns::Archive};
 use crate::{
-    cancel::Cancel,
+    cancel::{Cancel, Stoppable},
     effect::Effects,
     error::Cause,
     progress::{Event, Status},
@@ -132,8 +132,10 @@ impl Effects {
                 turn = effects.turns.unpack() => turn,
                 () = over.wait() => return Err(Cause::Cancelled),
             };
-            let archive = Stoppable { reader: archive, over };
-            effects.blocking(move |effects| effects.unpack(archive, &wanted)).await
+            let unpack = move |effects: &Arc<Effects>| {
+                effects.unpack(Stoppable { stream: archive, cancel: &over }, &wanted)
+            };
+            effects.blocking(unpack).await
         })
     }
 
@@ -194,7 +196,7 @@ impl Effects {
         }
         let Unpacked { folder, options, mut applied } = match unpacked.take() {
             Some(unpacked) if unpacked.applied.diff_id == wanted.diff_id => unpacked,
-            _ => self.unpack(Stoppable { reader: open(&blob)?, over: over.clone() }, &wanted)?,
+            _ => self.unpack(Stoppable { stream: open(&blob)?, cancel: over }, &wanted)?,
         };
         let lower = self.stack(below)?;
         applied.settle(&folder, &options, &|path| lower.lookup(path).map(|(_, node)| node.clone()))?;
@@ -228,19 +230,4 @@ fn open(blob: &BlobFile) -> Result<File, Cause> {
 
 async fn joined(task: JoinHandle<Result<Unpacked, Cause>>) -> Result<Unpacked, Cause> {
     task.await.map_err(|error| Cause::Task(error.to_string()))?
-}
-
-/// A stream that ends with an error when nobody waits for what is made of it.
-struct Stoppable<R> {
-    reader: R,
-    over: Cancel,
-}
-
-impl<R: Read> Read for Stoppable<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.over.is_set() {
-            true => Err(io::Error::other("it is not wanted any more")),
-            false => self.reader.read(buffer),
-        }
-    }
 }

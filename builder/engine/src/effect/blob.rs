@@ -18,10 +18,9 @@ use rustix::io::Errno;
 use store::{BlobFile, Codec, LayerBlob, ResultLayer};
 use tree::{Kind, Layer, LayerId, LayerPath};
 
-use super::Stoppable;
+use super::{Effects, pull::PULLED};
 use crate::{
-    cancel::Cancel,
-    effect::{Effects, pull::PULLED},
+    cancel::{Cancel, Stoppable},
     error::Cause,
     request::ImageForm,
 };
@@ -152,7 +151,7 @@ impl LayerForms<'_> {
     ) -> Result<LayerBlob, Cause> {
         let (store, lease) = (&self.effects.store, &self.effects.lease);
         let mut writer = store.new_blob(lease)?;
-        let encoded = encode(&mut Stoppable { out: &mut writer, cancel: self.cancel })?;
+        let encoded = encode(&mut Stoppable { stream: &mut writer, cancel: self.cancel })?;
         let digest = encoded.blob.digest();
         writer.commit(&digest)?;
         if encoded.blocks.len() > 1 {
