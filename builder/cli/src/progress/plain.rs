@@ -15,6 +15,9 @@ use oci::Digest;
 use super::{Display, bytes, seconds};
 use crate::failure::{printable, visible};
 
+/// A line without an end is written when it is longer: nobody reads it as a line, and it has to be kept somewhere.
+const LINE_BYTES: usize = 1 << 20;
+
 /// Writes lines.
 pub struct Plain<W>(Mutex<Lines<W>>);
 
@@ -110,12 +113,15 @@ impl<W: Write> Lines<W> {
     fn log(&mut self, log: &Log) {
         let Some(step) = self.steps.get_mut(&log.vertex) else { return };
         let (number, started) = (step.number, step.started);
-        let mut open = std::mem::take(&mut step.open);
-        open.extend_from_slice(&log.bytes);
-        let whole = open.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
-        let rest = open.split_off(whole);
-        step.open = rest;
-        for line in open.split_inclusive(|b| *b == b'\n') {
+        let end = log.bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+        let (whole, rest) = log.bytes.split_at(end);
+        if whole.is_empty() && step.open.len() + rest.len() <= LINE_BYTES {
+            step.open.extend_from_slice(rest);
+            return;
+        }
+        step.open.extend_from_slice(whole);
+        let lines = std::mem::replace(&mut step.open, rest.to_vec());
+        for line in lines.split_inclusive(|b| *b == b'\n') {
             self.output(number, started, log.time, line.strip_suffix(b"\n").unwrap_or(line));
         }
     }
@@ -138,5 +144,38 @@ impl<W: Write> Lines<W> {
         self.last = Some(number);
         // One write a line: lines of two processes do not mix.
         let _gone = self.out.write_all(format!("{gap}#{number} {text}\n").as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::progress::Stream;
+
+    use super::*;
+
+    #[test]
+    fn a_line_that_never_ends_is_written_by_parts() {
+        let (mut written, vertex) = (Vec::new(), Digest::of(b"vertex"));
+        let plain = Plain::new(&mut written);
+        let step = Step { number: 7, started: None, ended: false, open: Vec::new() };
+        plain.0.lock().expect("held shortly").steps.insert(vertex, step);
+        let log = |bytes: &[u8]| {
+            let (stream, time) = (Stream::Stdout, Time::default());
+            plain.event(&Event::Log(Log { vertex, stream, bytes: bytes.to_vec(), time }));
+        };
+        log(b"one\ntw");
+        log(b"o");
+        log(b"\n\n");
+        for _ in 0..LINE_BYTES / 1000 + 1 {
+            log(&[b'x'; 1000]);
+        }
+        log(b"\nlast\n");
+        drop(plain);
+        let written = String::from_utf8(written).expect("text");
+        let lines: Vec<&str> =
+            written.lines().map(|line| line.strip_prefix("#7 0.000 ").expect("of it")).collect();
+        assert_eq!(lines[..3], ["one", "two", ""]);
+        let lengths: Vec<usize> = lines[3..].iter().map(|line| line.len()).collect();
+        assert_eq!(lengths, [LINE_BYTES / 1000 * 1000, 1000, 4]);
     }
 }

@@ -203,7 +203,10 @@ impl Known {
                 Compressed { bytes: Arc::new(bytes), crc: block.crc, plain_size, named }
             }
             None => {
-                let bytes = Arc::new(self.codec.block_by(plain, &runs));
+                let mut bytes = self.codec.block_by(plain, &runs);
+                // There was room for all of the plain bytes, and it may be kept for long.
+                bytes.shrink_to_fit();
+                let bytes = Arc::new(bytes);
                 let named = Some((named_by, name(&bytes)));
                 Compressed { bytes, crc: crc(), plain_size, named }
             }
@@ -303,6 +306,14 @@ mod tests {
             assert_eq!(earlier.get(&name(&plain)).is_some(), is_found, "{what}");
             let found = Known::new(Codec::GZIP, Arc::new(earlier)).block(&plain);
             assert!(found.bytes == made.bytes && found.crc == made.crc, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_has_no_room_to_spare() {
+        for codec in [Codec::GZIP, Codec::ZSTD] {
+            let made = Known::new(codec, Arc::default()).block(&b"a line\n".repeat(50_000));
+            assert!(made.bytes.capacity() < 10_000, "{codec}: {} bytes", made.bytes.capacity());
         }
     }
 

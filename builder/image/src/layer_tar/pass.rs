@@ -17,7 +17,7 @@ use std::{
 
 use oci::Digest;
 use rayon::Scope;
-use tree::{Layer, LayerPath, Node};
+use tree::{Kind, Layer, LayerPath, Node};
 
 use super::{
     LayerTarError, TarOptions,
@@ -192,9 +192,17 @@ fn send(chunk: Vec<u8>, out: &mut Out<'_>) -> Result<(), LayerTarError> {
 }
 
 /// About how many bytes a member is.
-fn size_in_tar((_, node): Member<'_>) -> usize {
+fn size_in_tar((path, node): Member<'_>) -> usize {
     let size = contents(node).map_or(0, |expected| expected.size.saturating_add(padding(expected.size)));
-    usize::try_from(size).unwrap_or(usize::MAX).saturating_add(BLOCK)
+    // What is long in a header follows it as records.
+    let target = match (&node.hardlink, &node.kind) {
+        (Some(target), _) => target.as_bytes().len(),
+        (None, Kind::Symlink { target }) => target.len(),
+        _ => 0,
+    };
+    let xattrs: usize = node.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let head = BLOCK + path.as_bytes().len() + target + xattrs;
+    usize::try_from(size).unwrap_or(usize::MAX).saturating_add(head)
 }
 
 /// Cuts members into batches.

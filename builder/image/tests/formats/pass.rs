@@ -78,6 +78,31 @@ fn the_first_file_that_is_not_what_it_was_is_told() {
     }
 }
 
+/// The longest piece that was written at once.
+struct Longest(usize);
+
+impl io::Write for Longest {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.max(bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_read_ahead_is_bounded_where_names_are_long() {
+    let mut made = Made::default();
+    for at in 0..1000 {
+        made = made.file(&format!("{}{at}", "a-long-name/".repeat(250)), b"");
+    }
+    let mut longest = Longest(0);
+    write_layer(&made.layer, &made.contents, TarOptions::default(), &mut longest).expect("written");
+    assert!(longest.0 < 512 * KIB, "{} KiB at once", longest.0 / KIB);
+}
+
 #[test]
 fn a_file_that_is_gone_and_an_archive_that_is_full_are_told() {
     let mut made = many();
