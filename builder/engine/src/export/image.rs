@@ -93,8 +93,6 @@ impl Exporter<'_> {
         for bytes in documents.values() {
             self.effects.store.add_blob(&self.effects.lease, bytes)?;
         }
-        // What was made is flushed before anything takes its name or is called done.
-        self.effects.store.keep()?;
         let names = self.names(form, &top);
         Ok(ImageSet { images, top, names })
     }

@@ -77,13 +77,14 @@ impl Exporter<'_> {
                 let shown = Internal::start(self.effects, "exporting to oci image format");
                 let set = self.image_set(form, &shown).and_then(|set| {
                     let images = set.named();
-                    shown.part("sending tarball", 0, || match (to, archive) {
+                    let send = || match (to, archive) {
                         (Destination::Path(path), false) => {
                             write_folder(&images, &self.blobs(), path).map_err(Cause::from)
                         }
                         (Destination::Path(path), true) => self.archive(ArchiveKind::Oci, &images, path),
                         (to, _) => self.send(to, |out| Ok(write_archive(&images, &self.blobs(), out)?)),
-                    })?;
+                    };
+                    shown.part("sending tarball", 0, || self.keeping(send))?;
                     Ok(set)
                 });
                 shown.end(set.as_ref().err());
@@ -93,10 +94,11 @@ impl Exporter<'_> {
                 let shown = Internal::start(self.effects, "exporting to docker image format");
                 let set = self.image_set(form, &shown).and_then(|set| {
                     let images = set.named();
-                    shown.part("sending tarball", 0, || match to {
+                    let send = || match to {
                         Destination::Path(path) => self.archive(ArchiveKind::Docker, &images, path),
                         to => self.send(to, |out| Ok(write_docker_archive(&images, &self.blobs(), out)?)),
-                    })?;
+                    };
+                    shown.part("sending tarball", 0, || self.keeping(send))?;
                     Ok(set)
                 });
                 shown.end(set.as_ref().err());
@@ -108,9 +110,10 @@ impl Exporter<'_> {
                 let set = self.image_set(form, &shown);
                 shown.end(set.as_ref().err());
                 let set = set?;
-                for image in set.named() {
-                    self.effects.give_to_docker(&image, &at, self.cancel)?;
-                }
+                self.keeping(|| {
+                    let mut images = set.named().into_iter();
+                    images.try_for_each(|image| self.effects.give_to_docker(&image, &at, self.cancel))
+                })?;
                 Ok(Some(set))
             }
             Output::Local { to, platform_split, epoch } => {
@@ -128,6 +131,18 @@ impl Exporter<'_> {
         }
     }
 
+    /// Sends something that stands beside the state folder, not in it, while what was made is flushed. Nothing is called done
+    /// before it is.
+    fn keeping(&self, send: impl FnOnce() -> Result<(), Cause>) -> Result<(), Cause> {
+        std::thread::scope(|scope| {
+            let keeping = scope.spawn(|| self.effects.store.keep());
+            let sent = send();
+            let kept =
+                keeping.join().map_err(|_| Cause::Task("the thread that flushes panicked".to_owned()))?;
+            sent.and(kept.map(drop).map_err(Cause::from))
+        })
+    }
+
     fn archive(&self, kind: ArchiveKind, images: &[NamedImage], path: &Path) -> Result<(), Cause> {
         if self.effects.is_rehearsal() {
             return Ok(());
@@ -140,8 +155,12 @@ impl Exporter<'_> {
     fn image(&self, store: bool, push: Option<Push>, form: &ImageForm) -> Result<ImageSet, Cause> {
         let shown = Internal::start(self.effects, "exporting to image");
         let set = self.image_set(form, &shown).and_then(|set| {
-            if store && push.is_none() {
-                self.name(&set, &shown)?;
+            if push.is_none() {
+                // Before anything takes its name.
+                self.effects.store.keep()?;
+                if store {
+                    self.name(&set, &shown)?;
+                }
             }
             Ok(set)
         });
@@ -149,7 +168,8 @@ impl Exporter<'_> {
         let set = set?;
         if let Some(Push { by_digest, insecure }) = push {
             let targets = Targets { names: &set.names, by_digest, insecure };
-            self.effects.push(&Sendable::of(self.effects, &set.top)?, &targets, self.cancel)?;
+            let sendable = Sendable::of(self.effects, &set.top)?;
+            self.keeping(|| self.effects.push(&sendable, &targets, self.cancel))?;
             if store {
                 let shown = Internal::start(self.effects, "naming the image");
                 let named = self.name(&set, &shown);
