@@ -157,7 +157,6 @@ fn digest_of(path: &Path) -> Digest {
     hasher.finish()
 }
 
-/// What a run wrote to standard error.
 /// The digest that a name has in a registry, by skopeo, which also reads and checks all blobs of it.
 pub fn digest_there(registry: &Registry, name: &str) -> Option<String> {
     let address = format!("docker://{}/{name}", registry.address());

@@ -252,7 +252,7 @@ impl image::scan::HashCache for Hashes {
 }
 
 /// A key as the store has it.
-pub(crate) fn stored(key: &StatKey) -> store::StatKey {
+fn stored(key: &StatKey) -> store::StatKey {
     let StatKey { device, inode, size, mtime_ns, ctime_ns } = *key;
     store::StatKey { device, inode, size, mtime_ns, ctime_ns }
 }

@@ -16,34 +16,28 @@ use std::{
 };
 
 use graph::Local;
-use image::scan::{Seen, SeenKind, StampOptions, Visit, stamp_at};
+use image::scan::{HashCache, Seen, SeenKind, StampOptions, Visit, stamp_at};
 use oci::Digest;
 use rustix::fs::{Mode, OFlags, open};
-use store::HashCache;
 use tree::{Kind, Layer, LayerPath, Node};
 
-use crate::effect::{context::stored, visible::Visible};
+use crate::effect::{context::Context as Read, visible::Visible};
 
 /// The stamp of a context as it is now; none where it cannot be walked.
 pub(super) fn stamp(folder: &Path, local: &Local) -> Option<Digest> {
     stamp_telling(folder, local, &|_, _| {})
 }
 
-/// The stamp of a context that the build has read as `layer`; none where it is not, or may not be, that any more.
-pub(super) fn stamp_of_read(
-    folder: &Path,
-    local: &Local,
-    layer: &Layer,
-    hashes: &HashCache,
-) -> Option<Digest> {
+/// The stamp of a context that the build has read; none where it is not, or may not be, that any more.
+pub(super) fn stamp_of_read(read: &Read, local: &Local) -> Option<Digest> {
     let check = Check {
-        layer,
-        hashes,
+        layer: &read.layer,
+        hashes: &*read.hashes,
         differs: AtomicBool::new(false),
         met: AtomicUsize::new(0),
         linked: Mutex::default(),
     };
-    let stamp = stamp_telling(folder, local, &|path, seen| check.take(path, seen))?;
+    let stamp = stamp_telling(&read.folder, local, &|path, seen| check.take(path, seen))?;
     check.met_all().then_some(stamp)
 }
 
@@ -57,7 +51,7 @@ fn stamp_telling(folder: &Path, local: &Local, seen: &(dyn Fn(&LayerPath, &Seen)
 /// Compares a walk with what a build has read.
 struct Check<'a> {
     layer: &'a Layer,
-    hashes: &'a HashCache,
+    hashes: &'a dyn HashCache,
     differs: AtomicBool,
     /// How many entries of the manifest were met.
     met: AtomicUsize,
@@ -87,7 +81,7 @@ impl Check<'_> {
             (Kind::Directory { .. }, SeenKind::Directory) => node.mode == seen.mode,
             (Kind::Symlink { target }, SeenKind::Symlink { target: now }) => target == now,
             (Kind::File { size, content }, SeenKind::File) => {
-                let known = || self.hashes.get(&stored(&seen.key));
+                let known = || self.hashes.get(&seen.key);
                 let same = seen.key.size == 0 || known().as_ref() == Some(content);
                 node.mode == seen.mode && *size == seen.key.size && same
             }

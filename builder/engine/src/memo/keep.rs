@@ -1,9 +1,6 @@
 //! Remembering a build that is done.
 
-use std::{
-    os::unix::ffi::OsStrExt,
-    sync::{Arc, PoisonError},
-};
+use std::sync::{Arc, PoisonError};
 
 use oci::{Digest, Platform, Reference};
 use store::Claims;
@@ -93,9 +90,7 @@ fn answer(
     let events = events.iter().map(|event| Shown::of(event, age)).collect::<Option<Vec<Shown>>>()?;
     let contexts = locals.iter().map(|local| {
         let read = effects.contexts.read(local)?;
-        // With what this build has added to it.
-        let hashes = effects.store.hash_cache(read.folder.as_os_str().as_bytes()).ok()?;
-        let stamp = contexts::stamp_of_read(&read.folder, local, &read.layer, &hashes)?;
+        let stamp = contexts::stamp_of_read(&read, local)?;
         Some(Context::new(local, stamp))
     });
     let contexts = contexts.collect::<Option<Vec<Context>>>()?;

@@ -2,29 +2,18 @@
 
 use std::fs;
 
-use oci::{BlobDigest, DiffId, Digest, Epoch, MediaType, media_type::Compression};
-use store::{Codec, Collection, LayerBlob, Lease, Origin, Store};
+use oci::{Digest, Epoch};
+use store::{Codec, Collection, Lease, Origin, Store};
 use tree::LayerId;
 
-use crate::fixture::{manifest, open};
+use crate::fixture::{add_form, manifest, open};
 
 /// A layer that an operation made, with a blob of it.
 fn made(store: &Store, lease: &Lease, op: &[u8], created: u64, codec: &str, blob: &[u8]) -> LayerId {
     let origin = Origin { op: Digest::of(op), created: Epoch(created) };
     let name = String::from_utf8_lossy(blob).into_owned();
     let layer = store.commit_layer(lease, &manifest(&name, 0), None, Some(origin)).expect("added");
-    let mut new = store.new_blob(lease).expect("begun");
-    std::io::Write::write_all(&mut new, blob).expect("written");
-    let blob = new.commit(&Digest::of(blob)).expect("added");
-    let form = LayerBlob {
-        diff_id: DiffId::of_tar(Digest::of(b"tar")),
-        blob: BlobDigest::of_blob(blob.digest),
-        size_bytes: blob.size_bytes,
-        diff_size_bytes: 3,
-        media_type: MediaType::layer(Compression::Gzip),
-        annotations: Default::default(),
-    };
-    store.add_layer_blob(lease, &layer, &Codec(codec.to_owned()), &form).expect("added");
+    add_form(store, lease, &layer, codec, blob);
     layer
 }
 

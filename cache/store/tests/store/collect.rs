@@ -2,10 +2,10 @@
 
 use std::{fs, path::Path};
 
-use oci::{BlobDigest, DiffId, Digest, Epoch, MediaType, Reference, media_type::Compression};
-use store::{Codec, Collection, LayerBlob, LockName, Origin, Store, TaggedBy};
+use oci::{Digest, Epoch, Reference};
+use store::{Collection, LockName, Origin, Store, TaggedBy};
 
-use crate::fixture::{add_image, add_layer, count, manifest, open, record, taking, taking_all};
+use crate::fixture::{add_form, add_image, add_layer, count, manifest, open, record, taking, taking_all};
 
 fn everything(store: &Store) -> [usize; 5] {
     ["blobs/sha256", "trees", "layers", "tmp", "leases"].map(|folder| count(store, folder))
@@ -39,16 +39,7 @@ fn an_image_holds_on_to_its_blobs_and_their_layers() {
     let image = add_image(&store, &lease, "a", b"layer");
     let layer = store.commit_layer(&lease, &manifest("x", 0), None, None).expect("added");
     for (codec, bytes) in [("pulled", &b"layer"[..]), ("zstd", b"another form")] {
-        let blob = store.add_blob(&lease, bytes).expect("added");
-        let form = LayerBlob {
-            diff_id: DiffId::of_tar(Digest::of(b"tar")),
-            blob: BlobDigest::of_blob(blob.digest),
-            size_bytes: blob.size_bytes,
-            diff_size_bytes: 3,
-            media_type: MediaType::layer(Compression::Gzip),
-            annotations: Default::default(),
-        };
-        store.add_layer_blob(&lease, &layer, &Codec(codec.to_owned()), &form).expect("added");
+        add_form(&store, &lease, &layer, codec, bytes);
     }
     store.keep().expect("kept");
     let name = Reference::parse("app").expect("a name");

@@ -7,8 +7,8 @@ use std::{
     os::unix::fs::PermissionsExt,
 };
 
-use crate::fixture::{add_layer, count, layer, manifest, open, record};
-use oci::{BlobDigest, DiffId, Digest, Epoch, MediaType, media_type::Compression};
+use crate::fixture::{add_form, add_layer, count, layer, manifest, open, record};
+use oci::{BlobDigest, Digest, Epoch};
 use rustix::thread::CapabilitySet;
 use store::{Codec, Download, Error, LayerBlob, LockName, Origin, Record, ResultLayer, Store};
 use tree::{Layer, LayerId};
@@ -229,20 +229,6 @@ fn a_layer_with_only_a_manifest_is_in_no_record() {
     assert!(matches!(refused, Err(Error::MissingLayer(layer)) if layer == id));
     add_form(&store, &lease, &id, "gzip", b"blob");
     store.put_record(&lease, &record("make", &[id])).expect("added");
-}
-
-fn add_form(store: &Store, lease: &store::Lease, id: &LayerId, codec: &str, blob: &[u8]) -> LayerBlob {
-    let blob = store.add_blob(lease, blob).expect("added");
-    let form = LayerBlob {
-        diff_id: DiffId::of_tar(Digest::of(b"the tar")),
-        blob: BlobDigest::of_blob(blob.digest),
-        size_bytes: blob.size_bytes,
-        diff_size_bytes: 7,
-        media_type: MediaType::layer(Compression::Gzip),
-        annotations: [("made.with".to_owned(), codec.to_owned())].into(),
-    };
-    store.add_layer_blob(lease, id, &Codec(codec.to_owned()), &form).expect("added");
-    form
 }
 
 #[test]

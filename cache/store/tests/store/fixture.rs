@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Write,
     path::Path,
     sync::{
         Arc,
@@ -11,10 +12,10 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use oci::{Descriptor, Digest, Epoch, Manifest, MediaType};
+use oci::{BlobDigest, Descriptor, DiffId, Digest, Epoch, Manifest, MediaType, media_type::Compression};
 use store::{
-    BootId, Clock, Collection, Filter, IdMap, Ingredient, Lease, Options, Origin, Record, ResultLayer, Rule,
-    Store,
+    BootId, Clock, Codec, Collection, Filter, IdMap, Ingredient, LayerBlob, Lease, Options, Origin, Record,
+    ResultLayer, Rule, Store,
 };
 use tree::{Kind, Layer, LayerId, LayerPath, Node};
 
@@ -123,4 +124,21 @@ pub fn taking_all() -> Collection {
 /// How many names a folder of the state folder has; none where it is not there.
 pub fn count(store: &Store, folder: &str) -> usize {
     fs::read_dir(store.root().join(folder)).map_or(0, Iterator::count)
+}
+
+/// Adds a blob that is a layer encoded with this codec.
+pub fn add_form(store: &Store, lease: &Lease, layer: &LayerId, codec: &str, blob: &[u8]) -> LayerBlob {
+    let mut new = store.new_blob(lease).expect("begun");
+    new.write_all(blob).expect("written");
+    let blob = new.commit(&Digest::of(blob)).expect("added");
+    let form = LayerBlob {
+        diff_id: DiffId::of_tar(Digest::of(b"the tar")),
+        blob: BlobDigest::of_blob(blob.digest),
+        size_bytes: blob.size_bytes,
+        diff_size_bytes: 7,
+        media_type: MediaType::layer(Compression::Gzip),
+        annotations: [("made.with".to_owned(), codec.to_owned())].into(),
+    };
+    store.add_layer_blob(lease, layer, &Codec(codec.to_owned()), &form).expect("added");
+    form
 }

@@ -2,14 +2,16 @@
 
 use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path};
 
-use oci::{BlobDigest, DiffId, Digest, Epoch, MediaType, Reference, media_type::Compression};
+use oci::{Digest, Epoch, Reference};
 use store::{
-    CacheMountSpec, Caps, Codec, Collection, Filter, LayerBlob, Lease, Options, Record, Rule, Sharing, Space,
-    Store, TaggedBy, Usage, UsageType,
+    CacheMountSpec, Caps, Collection, Filter, Lease, Options, Record, Rule, Sharing, Space, Store, TaggedBy,
+    Usage, UsageType,
 };
 use tree::LayerId;
 
-use crate::fixture::{NOW, SetClock, add_image, add_layer, count, open, options, record, taking, taking_all};
+use crate::fixture::{
+    NOW, SetClock, add_form, add_image, add_layer, count, open, options, record, taking, taking_all,
+};
 
 /// The blocks of a folder and all below it, as `du -s` has them.
 fn blocks(path: &Path) -> u64 {
@@ -30,20 +32,6 @@ fn entries(store: &Store) -> BTreeMap<String, Usage> {
 /// Adds a layer of so many KiB.
 fn large_layer(store: &Store, lease: &Lease, name: &str, kib: usize) -> LayerId {
     add_layer(store, lease, &name.repeat(kib * 1024 / name.len()), None)
-}
-
-/// Encodes a layer as a blob.
-fn add_form(store: &Store, lease: &Lease, layer: &LayerId, bytes: &[u8]) {
-    let blob = store.add_blob(lease, bytes).expect("added");
-    let form = LayerBlob {
-        diff_id: DiffId::of_tar(Digest::of(b"tar")),
-        blob: BlobDigest::of_blob(blob.digest),
-        size_bytes: blob.size_bytes,
-        diff_size_bytes: 3,
-        media_type: MediaType::layer(Compression::Gzip),
-        annotations: Default::default(),
-    };
-    store.add_layer_blob(lease, layer, &Codec(format!("form {}", blob.digest)), &form).expect("added");
 }
 
 /// A step's record, which took so long.
@@ -70,7 +58,7 @@ fn each_byte_is_counted_once() {
         step(&store, &lease, &format!("{n} too"), &[base, top], 10);
     }
     let blob = vec![7; 50_000];
-    add_form(&store, &lease, &base, &blob);
+    add_form(&store, &lease, &base, "form", &blob);
     for name in ["one", "two"] {
         let image = add_image(&store, &lease, name, &blob);
         store.keep().expect("kept");
@@ -150,7 +138,7 @@ fn what_may_stay_stays_and_the_least_worth_goes() {
     let store = Store::open(Options { clock: clock.clock(), ..options(folder.path(), "1") }).expect("opens");
     let lease = store.lease().expect("a lease");
     let base = large_layer(&store, &lease, "base", 4096);
-    add_form(&store, &lease, &base, b"pulled");
+    add_form(&store, &lease, &base, "form", b"pulled");
     let made = ["quick", "slow"].map(|name| large_layer(&store, &lease, name, 2048));
     let quick = step(&store, &lease, "quick", &[base, made[0]], 50);
     let slow = step(&store, &lease, "slow", &[base, made[1]], 90_000);
@@ -186,7 +174,7 @@ fn an_image_without_a_name_goes_before_its_layers_and_one_with_a_name_keeps_its_
     let store = open(folder.path(), "1");
     let lease = store.lease().expect("a lease");
     let layer = add_layer(&store, &lease, "layer", None);
-    add_form(&store, &lease, &layer, b"layer");
+    add_form(&store, &lease, &layer, "form", b"layer");
     let made = step(&store, &lease, "make", &[layer], 5);
     let image = add_image(&store, &lease, "app", b"layer");
     store.keep().expect("kept");
@@ -220,7 +208,7 @@ fn a_base_for_which_nothing_was_made_yet_stays_for_a_policy_and_not_for_the_rest
     let store = open(folder.path(), "1");
     let lease = store.lease().expect("a lease");
     let base = add_layer(&store, &lease, "base", None);
-    add_form(&store, &lease, &base, b"pulled");
+    add_form(&store, &lease, &base, "form", b"pulled");
     store.add_blob(&lease, b"a layer of it, not unpacked yet").expect("added");
     let nobodys = add_layer(&store, &lease, "of no use", None);
     drop(lease);
