@@ -19,11 +19,13 @@ from pathlib import Path
 
 import disk
 import workloads
-from builders import Buildah, Docker, Kiln
+from builders import Buildah, Docker, Kiln, NewerDocker
+from floor import Overlay, Shell
 from meter import measured
 from runc import Runc
 
 PHASES = ("cold", "noop", "noop-new", "edit")
+PEERS = {peer.name: peer for peer in (Buildah, Docker, NewerDocker)}
 
 
 def attempt(results, row, what):
@@ -51,7 +53,7 @@ def one_phase(builder, phase, context, out):
     return row | {"archive_bytes": out.stat().st_size}
 
 
-def measure(builders, runc, work, names, runs):
+def measure(builders, floors, work, names, runs):
     results = []
     for name in names:
         context, edit = workloads.ALL[name](work / "contexts")
@@ -72,8 +74,9 @@ def measure(builders, runc, work, names, runs):
                     if phase in builder.phases:
                         row = {"workload": name, "phase": phase, "builder": builder.name, "run": run}
                         attempt(results, row, lambda: one_phase(builder, phase, context, work / f"out-{builder.name}.tar"))
-            if name == "steps" and runc:
-                attempt(results, {"workload": name, "phase": "cold", "builder": runc.name, "run": run}, runc.steps)
+            for floor in floors:
+                if alone := getattr(floor, name, None):
+                    attempt(results, {"workload": name, "phase": "cold", "builder": floor.name, "run": run}, alone)
         show(results, name)
     return results
 
@@ -112,37 +115,35 @@ def work_folder():
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--kiln", required=True)
-    a.add_argument("--peers", default="buildah,docker", help="of buildah, docker; empty for none")
+    a.add_argument("--peers", default="buildah,docker", help=f"of {', '.join(PEERS)}; empty for none")
     a.add_argument("--targets", action="store_true", help="Docker alone: all that the targets need, in less time")
     a.add_argument("--only", default=",".join(workloads.ALL))
     a.add_argument("--runs", type=int, default=5)
     a.add_argument("--json", required=True)
     a = a.parse_args()
     names, peers = a.only.split(","), ["docker"] if a.targets else list(filter(None, a.peers.split(",")))
-    unknown = [name for name in names if name not in workloads.ALL] + [p for p in peers if p not in ("buildah", "docker")]
+    unknown = [name for name in names if name not in workloads.ALL] + [p for p in peers if p not in PEERS]
     if unknown:
         sys.exit(f"bench.py: no workload or builder is called {', '.join(unknown)}; workloads: {', '.join(workloads.ALL)}; "
-                 "builders: buildah, docker")
+                 f"builders: {', '.join(PEERS)}")
     if "steps" in names and "nosteps" not in names:
         names.insert(names.index("steps") + 1, "nosteps")
     work = work_folder()
     started, clock = time.strftime("%Y-%m-%d %H:%M"), time.monotonic()
-    builders, runc = [], None
+    builders, floors = [], []
     try:
         builders.append(Kiln(work, a.kiln))
         for peer in peers:
-            builders.append({"buildah": Buildah, "docker": Docker}[peer](work))
-        if "steps" in names:
-            runc = Runc(work)
-        results = measure(builders, runc, work, names, a.runs)
+            builders.append(PEERS[peer](work))
+        floors += [floor(work) for floor in (Runc, Shell, Overlay) if any(hasattr(floor, name) for name in names)]
+        results = measure(builders, floors, work, names, a.runs)
     finally:
-        stoppable = [*builders, runc] if runc else builders
-        for builder in stoppable:
-            builder.stop()
+        for ended in [*builders, *floors]:
+            ended.stop()
     document = {"date": started, "machine": machine(), "runs": a.runs, "minutes": round((time.monotonic() - clock) / 60, 1),
                 "command": f"tests/bench/run.sh --runs {a.runs} --only {','.join(names)} --peers {','.join(peers)}",
                 "builders": {builder.name: builder.version for builder in builders},
-                "runc": runc and runc.version, "results": results}
+                "runc": next((floor.version for floor in floors if isinstance(floor, Runc)), None), "results": results}
     Path(a.json).write_text(json.dumps(document, indent=1) + "\n")
     return 1 if any("error" in row for row in results) else 0
 

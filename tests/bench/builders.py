@@ -10,7 +10,7 @@ from meter import Meter
 
 HERE = Path(__file__).resolve().parent
 # Debian's dockerd does not know the version of the BuildKit that it is built with; its vendor.mod says it.
-VENDORED = {"26.1": "v0.13"}
+VENDORED = {"26.1": "v0.13", "28.5": "v0.25"}
 
 
 def _words(argv, env=None):
@@ -104,10 +104,13 @@ class Docker(Builder):
     folder, and is warmed up by a build of something else."""
 
     name = "docker"
+    # Debian 13, whose packages these are.
+    suite = "trixie"
 
     def __init__(self, work):
         super().__init__(work)
-        self.dir = self.work / "docker"
+        self.dir = self.work / self.name
+        self.env["SUITE"] = self.suite
         self.env["CGROUP_PARENT"] = self.meter.containers if self.meter.group else ""
         self.warm = self.work / "warm"
         self.warm.mkdir(exist_ok=True)
@@ -147,3 +150,10 @@ class Docker(Builder):
         self._stop()
         self.old.append(self.dir / "data")
         super().stop()
+
+
+class NewerDocker(Docker):
+    """The Docker of Debian's next release. Its runc wants a newer C library; it takes this system's, as the other does."""
+
+    name = "docker-next"
+    suite = "forky"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # run.sh [--runs N] [--only steps,many] [--peers buildah,docker] [--targets]: Kiln beside buildah and Docker's BuildKit. Writes
 # the raw numbers to docs/bench/ and makes docs/benchmarks.md of them, with the targets at its top. OUT names another folder
-# for both. As root. --targets leaves buildah out: all that the targets need. A whole run of 5 takes three quarters of an hour;
-# do nothing else on the machine meanwhile. Run it twice: the page shows whether both agree.
-# KILN names the program; otherwise it is built. About 10 GB in BENCH_DIR, which is /tmp/kiln-bench unless set.
+# for both. As root. --targets leaves buildah out: all that the targets need; docker-next is the Docker of Debian's next release.
+# A whole run of 5 takes three quarters of an hour; do nothing else on the machine meanwhile. Run it twice: the page shows
+# whether both agree. KILN names the program; otherwise it is built. About 10 GB in BENCH_DIR, which is /tmp/kiln-bench unless set.
 #
 # The other benchmarks: growth.sh, how Kiln grows; ship.sh, pulls and pushes; instructions.sh, what CI compares. table.sh docs
 # makes the page anew of what they measured last.

@@ -120,3 +120,17 @@ def step_rows(document):
         whole, none = (median(select(document, workload, "cold", builder), "wall_seconds") for workload in ("steps", "nosteps"))
         if whole:
             yield builder, whole / 60 * 1000, (whole - none) / 60 * 1000 if none else None
+
+
+# What floor.py measures.
+FLOORS = {"shell in memory": "the two commands by the host's shell, on a plain folder in memory",
+          "shell on overlayfs": "the same, each on an overlay on the disk, as builders make one for a step"}
+
+
+def floor_rows(document):
+    """Name, meaning, seconds, and BuildKit's seconds over them, of the floors of `diff` and of the builders."""
+    theirs = median(select(document, "diff", "cold", "docker"), "wall_seconds")
+    for name in [*FLOORS, *document["builders"]]:
+        wall = median(select(document, "diff", "cold", name), "wall_seconds")
+        if wall:
+            yield name, FLOORS.get(name, ""), wall, theirs / wall if theirs else None

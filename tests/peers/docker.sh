@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # docker.sh start DIR: starts Docker (with buildx and its BuildKit) from Debian 13's packages, and writes DIR/env,
-#                      the variables to use it with.
+#                      the variables to use it with. SUITE=forky takes those of Debian's next release.
 # docker.sh stop DIR:  ends it.
 #
 # The packages are unpacked into DIR, not installed: nothing of this system changes or is upgraded. Containers have the
@@ -17,10 +17,10 @@ fetch() {
   [ ! -e "$dir/fetched" ] || return 0
   "$here/../packages.sh" ca-certificates debian-archive-keyring runc libseccomp2 libsystemd0
   mkdir -p "$dir"/apt/{etc/apt.conf.d,etc/preferences.d,etc/sources.list.d,lists/partial,cache/archives/partial} "$dir/root"
-  cat > "$dir/apt/etc/sources.list.d/trixie.sources" <<E2
+  cat > "$dir/apt/etc/sources.list.d/docker.sources" <<E2
 Types: deb
 URIs: $(mirror)
-Suites: trixie
+Suites: ${SUITE:-trixie}
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 E2
