@@ -34,9 +34,8 @@ impl Store {
         if last == (None, None) {
             return Ok(Kept::default());
         }
-        let root = File::open(self.root()).map_err(|e| Error::io("open", self.root(), e))?;
         // A row is written after its content has its name: all that has a row now is in what is flushed.
-        rustix::fs::syncfs(&root).map_err(|e| Error::io("flush", self.root(), e.into()))?;
+        rustix::fs::syncfs(self.root_folder()).map_err(|e| Error::io("flush", self.root(), e.into()))?;
         let kept = self.change("mark as kept", Durability::Flushed, |contents| {
             drop_replaced(contents, last.1)?;
             Ok(Kept {
@@ -46,6 +45,15 @@ impl Store {
         })?;
         self.empty_log()?;
         Ok(kept)
+    }
+
+    /// Writes what was added so far to the disk, while the caller does something else: [`Store::keep`], which alone makes it
+    /// valid and tells what the disk refused, then has less to wait for.
+    pub fn write_ahead(&self) {
+        // Of its own: a refusal is told once to each that has the folder open, and is for the flush that counts.
+        if let Ok(root) = File::open(self.root()) {
+            let _told_by_keep = rustix::fs::syncfs(root);
+        }
     }
 }
 

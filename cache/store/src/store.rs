@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -56,6 +57,8 @@ pub struct Store(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     layout: Layout,
+    /// The state folder, opened before anything is written: whatever the disk refuses from then on, a flush of it says.
+    root: File,
     clock: Clock,
     boot: BootId,
     keep_free_bytes: u64,
@@ -74,11 +77,13 @@ impl Store {
     pub fn open(options: Options) -> Result<Store> {
         let layout = Layout::new(&options.root);
         format::check_or_create(&layout, &options.id_map)?;
+        let root = File::open(layout.root()).map_err(|e| Error::io("open", layout.root(), e))?;
         let database = Database::new(&layout);
         let collector = TogetherLock::new(layout.collector_lock());
         let Options { clock, boot, keep_free_bytes, .. } = options;
         Ok(Store(Arc::new(Inner {
             layout,
+            root,
             clock,
             boot,
             keep_free_bytes,
@@ -103,6 +108,10 @@ impl Store {
     /// Whether a content was added through this handle.
     pub fn has_added(&self) -> bool {
         self.0.added.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn root_folder(&self) -> &File {
+        &self.0.root
     }
 
     pub(crate) fn layout(&self) -> &Layout {

@@ -7,6 +7,7 @@ use image::folder::PlannedLayer;
 use oci::Digest;
 use solver::{DefinitionKey, Key, key};
 use store::{Ingredient, Origin, Record, ResultLayer};
+use tokio::runtime::Handle;
 use tree::{Layer, LayerPath, Stack};
 
 use super::{Effects, Job};
@@ -15,6 +16,9 @@ use crate::{
     error::Cause,
     result::{VertexResult, created},
 };
+
+/// A layer of so many entries takes the disk longer than the end of a build should wait.
+const MANY_ENTRIES: usize = 2000;
 
 /// How a step went.
 pub(crate) struct Ran {
@@ -118,10 +122,15 @@ impl Effects {
         };
         let origin = Origin { op, created: self.clock.now().epoch() };
         let mut result = below.to_vec();
+        let many = layer.entries.len() >= MANY_ENTRIES;
         let kept = self.store.finish_step(&self.lease, layer, folder, origin, |kept| {
             let result = below.iter().copied().chain([kept]).collect();
             self.record_of(job, op, &inputs, result, ran)
         })?;
+        if many && let Ok(handle) = Handle::try_current() {
+            let store = self.store.clone();
+            handle.spawn_blocking(move || store.write_ahead());
+        }
         result.push(kept);
         Ok(VertexResult::layers(result))
     }

@@ -27,6 +27,8 @@ fn a_record_is_valid_at_once_in_its_boot_and_once_kept_for_ever() {
     assert_eq!(find(&store).as_ref(), Some(&made));
     assert_eq!(find(&open(folder.path(), "1")).as_ref(), Some(&made), "another process of this boot");
     assert_eq!(find(&open(folder.path(), "2")), None, "after a reboot");
+    store.write_ahead();
+    assert_eq!(find(&open(folder.path(), "2")), None, "written, but not kept");
     let kept = store.keep().expect("kept");
     assert_eq!((kept.records, kept.contents), (1, 2), "the record; the layer's manifest and folder");
     assert_eq!(find(&open(folder.path(), "2")).as_ref(), Some(&made), "kept, after a reboot");
