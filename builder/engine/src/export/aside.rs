@@ -26,6 +26,9 @@ const SECOND_NS: i64 = 1_000_000_000;
 /// What is as long as this, in bytes, goes to the file without being copied once more: blobs come in larger pieces.
 const DIRECT: usize = 64 << 10;
 
+/// As many links as the kernel follows.
+const MOST_LINKS: usize = 40;
+
 /// The kernel's clock for files goes on at least this often, in milliseconds: a tick at 100 Hz, and some patience.
 const LONGEST_TICK_MS: u32 = 30;
 
@@ -38,8 +41,7 @@ pub(crate) fn write(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<(), Cause>,
 ) -> Result<Option<StatKey>, Cause> {
-    // Of a link, what it leads to is replaced.
-    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = &led_to(path).map_err(Cause::io("write", path))?;
     let failed = |doing| Cause::io(doing, path);
     if path.metadata().is_ok_and(|found| !found.is_file()) {
         if path.is_dir() {
@@ -57,6 +59,19 @@ pub(crate) fn write(
     let own = aside.settle();
     aside.name(path).map_err(failed("rename"))?;
     Ok(own.and_then(|own| look(path).filter(|now| StatKey { ctime_ns: now.ctime_ns, ..own } == *now)))
+}
+
+/// What is written when a path is: of a link, what it leads to, which need not be there yet.
+fn led_to(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        if let Ok(there) = fs::canonicalize(&path) {
+            return Ok(there);
+        }
+        let Ok(target) = fs::read_link(&path) else { return Ok(path) };
+        path = path.parent().unwrap_or(Path::new("")).join(target);
+    }
+    Err(Errno::LOOP.into())
 }
 
 /// What is known of a file without reading it; none of what is no file.
@@ -192,6 +207,23 @@ mod tests {
             let now = look(&path).expect("there");
             assert!(now.mtime_ns > own.mtime_ns && now.size == own.size, "{own:?} {now:?}");
         }
+    }
+
+    #[test]
+    fn of_a_link_what_it_leads_to_is_written_there_or_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (link, first) = (folder.path().join("link"), folder.path().join("first"));
+        std::os::unix::fs::symlink("first", &link).expect("made");
+        std::os::unix::fs::symlink("deep/out", &first).expect("made");
+        for text in ["one", "two"] {
+            write(&link, |out| out.write_all(text.as_bytes()).map_err(Cause::io("write", "out")))
+                .expect("written");
+            assert!(link.is_symlink() && first.is_symlink());
+            assert_eq!(fs::read_to_string(folder.path().join("deep/out")).expect("there"), text);
+        }
+        let around = folder.path().join("around");
+        std::os::unix::fs::symlink("around", &around).expect("made");
+        assert!(write(&around, |_| Ok(())).is_err());
     }
 
     #[test]
