@@ -321,6 +321,8 @@ fn builds_collect_by_the_policy() {
     let manifest = place.path("root/blobs/sha256").join(digest);
     let length = fs::read(&manifest).expect("it is there").len();
     fs::write(&manifest, vec![b' '; length]).expect("it can be spoilt");
+    let long_ago = r#"{"at":0,"contents_bytes":0,"used_bytes":0}"#;
+    fs::write(place.path("root/look.json"), long_ago).expect("a look is due");
     let said = build(3, "app:3");
     assert!(said.contains("warning: the build cache was not collected"), "{said}");
     let remove = format!("rmi sha256:{digest}");

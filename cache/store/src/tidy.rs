@@ -15,6 +15,10 @@ const BETWEEN_SECONDS: u64 = 60;
 /// old.
 const LOOK_SECONDS: u64 = 6 * 60 * 60;
 
+/// A folder that nobody has looked at is new, as a rule: it has outgrown nothing, and nothing in it is old. The first look
+/// comes after so long, in seconds.
+const FIRST_SECONDS: u64 = 10 * 60;
+
 /// An image without a name stays for so long, in seconds: what a build has just made is there to be run or named.
 const NEW_IMAGE_SECONDS: u64 = 60 * 60;
 
@@ -29,6 +33,15 @@ struct Look {
 }
 
 impl Look {
+    /// What is taken for one in a folder that nobody has looked at yet.
+    fn none_yet(now: u64, contents_bytes: u64) -> Look {
+        Look {
+            at: now.saturating_sub(LOOK_SECONDS - FIRST_SECONDS),
+            contents_bytes,
+            used_bytes: contents_bytes,
+        }
+    }
+
     /// Whether another look is due.
     fn is_over(&self, now: u64, contents_bytes: u64, disk: &Disk, rules: &[Rule]) -> bool {
         // A look of the future was made before the clock was put right: it tells nothing.
@@ -59,15 +72,23 @@ impl Store {
         let Some(_turn) = self.try_lock(&LockName::Collection)? else { return Ok(None) };
         let now = self.clock().epoch().0;
         let contents_bytes = self.contents_bytes()?;
-        if self.last_look()?.is_some_and(|look| !look.is_over(now, contents_bytes, &self.disk(), rules)) {
+        let last = self.last_look()?;
+        let look = last.unwrap_or_else(|| Look::none_yet(now, contents_bytes));
+        if !look.is_over(now, contents_bytes, &self.disk(), rules) {
+            if last.is_none() {
+                self.note(look)?;
+            }
             return Ok(None);
         }
         let by_policy = Collection::by(rules.to_vec());
         let freed = self.collect(&Collection { keep_images_seconds: NEW_IMAGE_SECONDS, ..by_policy })?;
-        let look = Look { at: now, contents_bytes: self.contents_bytes()?, used_bytes: freed.used_bytes };
-        let text = serde_json::to_vec(&look).expect("numbers are JSON");
-        self.lease()?.write_whole(&self.layout().look(), &text)?;
+        self.note(Look { at: now, contents_bytes: self.contents_bytes()?, used_bytes: freed.used_bytes })?;
         Ok(Some(freed))
+    }
+
+    fn note(&self, look: Look) -> Result<()> {
+        let text = serde_json::to_vec(&look).expect("numbers are JSON");
+        self.lease()?.write_whole(&self.layout().look(), &text)
     }
 
     fn contents_bytes(&self) -> Result<u64> {
@@ -114,6 +135,13 @@ mod tests {
         ] {
             assert_eq!(look.is_over(1000 + since, contents_bytes, &disk, &[rule]), due, "{what}");
         }
+        let new = Look::none_yet(1_000_000, 300);
+        assert!(!new.is_over(1_000_000, 300, &disk, &[rule(0, 300)]), "a new folder");
+        assert!(
+            new.is_over(1_000_000, 300, &disk, &[rule(0, 299)]),
+            "a new folder that is too large already"
+        );
+        assert!(new.is_over(1_000_000 + FIRST_SECONDS, 300, &disk, &[rule(60, 300)]), "its first look");
         assert!(look.is_over(999, 0, &disk, &[rule(0, 1)]), "a clock that went back");
     }
 }
