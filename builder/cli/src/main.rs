@@ -51,7 +51,11 @@ fn start(arguments: Arguments, source: &mut Source) -> Result<u8, Failure> {
     let ready = command::build::ready(*build, arguments.root, source)?;
     match ready.recall(source) {
         Some(told) => told,
-        None => within(ready.run(source)),
+        None => {
+            // While there is one thread.
+            let zygote = ready.zygote();
+            within(ready.run(source, zygote))
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 
 use dockerfile::describe::{Outline, Target};
 use fetch::git::Surroundings;
+use sandbox::Zygote;
 use store::{Options, Store};
 
 use crate::{
@@ -50,6 +51,8 @@ pub struct Settings {
     pub jobs: Option<usize>,
     /// What layers from elsewhere may take.
     pub limits: Limits,
+    /// What clones the steps of builds; without it this process does.
+    pub zygote: Option<Zygote>,
 }
 
 /// Builds and runs images. Clones are one engine.
@@ -61,6 +64,7 @@ pub struct Engine {
     surroundings: Surroundings,
     jobs: Option<usize>,
     pub(crate) limits: Limits,
+    zygote: Option<Arc<Zygote>>,
 }
 
 impl Engine {
@@ -69,11 +73,11 @@ impl Engine {
     /// # Errors
     /// It cannot be read or written, or was made by another Kiln.
     pub fn open(settings: Settings) -> Result<Engine, Error> {
-        let Settings { root, clock, registry, surroundings, jobs, limits } = settings;
+        let Settings { root, clock, registry, surroundings, jobs, limits, zygote } = settings;
         let options =
             Options { keep_free_bytes: limits.free_bytes, ..Options::new(root, clock_of_store(&clock)) };
         let store = Store::open(options)?;
-        Ok(Engine { store, clock, registry, surroundings, jobs, limits })
+        Ok(Engine { store, clock, registry, surroundings, jobs, limits, zygote: zygote.map(Arc::new) })
     }
 
     /// Builds.
@@ -192,6 +196,8 @@ impl Engine {
             etc: Etc::default(),
             surroundings: self.surroundings.clone(),
             limits: self.limits,
+            zygote: self.zygote.clone(),
+            spare: Mutex::default(),
             over: Cancel::new(),
             contents: Mutex::default(),
             exported: OnceLock::new(),

@@ -13,14 +13,18 @@ mod times;
 mod write;
 
 use std::{
+    collections::VecDeque,
     fmt, io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use oci::Digest;
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::{
+    fs::{CWD, Mode, OFlags, openat},
+    io::Errno,
+};
 use tree::{Kind, Layer, LayerPath, Stack};
 
 pub use contents::PlannedLayer;
@@ -29,6 +33,7 @@ pub use times::set_times;
 
 use crate::{
     apply::Ownership,
+    beneath,
     copy::{ContentSource, Plan},
     overlay::OverlayXattrs,
     scan::{HashCache, StatKey},
@@ -39,7 +44,12 @@ pub struct SourceFolder {
     root: OwnedFd,
     verify: bool,
     hashes: Option<Arc<dyn HashCache + Send>>,
+    /// The folders that files were opened in lately, with their paths: siblings are read one after the other.
+    recent: Mutex<VecDeque<(LayerPath, Arc<OwnedFd>)>>,
 }
+
+/// So many folders are kept open, as several threads read.
+const RECENT: usize = 8;
 
 impl fmt::Debug for SourceFolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -53,7 +63,7 @@ impl SourceFolder {
     /// # Errors
     /// When there is no such folder.
     pub fn stored(folder: &Path) -> io::Result<SourceFolder> {
-        Ok(SourceFolder { root: open_root(folder)?, verify: false, hashes: None })
+        SourceFolder::of(folder, false)
     }
 
     /// A folder that others may write to, such as a context: what is read from it is compared with the
@@ -62,19 +72,52 @@ impl SourceFolder {
     /// # Errors
     /// When there is no such folder.
     pub fn watched(folder: &Path) -> io::Result<SourceFolder> {
-        Ok(SourceFolder { root: open_root(folder)?, verify: true, hashes: None })
+        SourceFolder::of(folder, true)
     }
 
     /// The same folder, of whose files some digests are known: what is read of a file is not hashed where it has the key
-    /// that the right digest was remembered by, before and after it was read.
+    /// that the right digest was remembered by, after it was read.
     pub fn knowing(self, hashes: Arc<dyn HashCache + Send>) -> SourceFolder {
         SourceFolder { hashes: Some(hashes), ..self }
     }
 
+    fn of(folder: &Path, verify: bool) -> io::Result<SourceFolder> {
+        Ok(SourceFolder { root: open_root(folder)?, verify, hashes: None, recent: Mutex::default() })
+    }
+
+    /// Opens a file to read it, no link on the way to it followed. NONBLOCK: a pipe that took its place must not make us
+    /// wait; its size will be wrong.
+    fn open(&self, path: &LayerPath) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let Some(end) = path.as_bytes().iter().rposition(|byte| *byte == b'/') else {
+            return beneath::open(self.root.as_fd(), path, flags);
+        };
+        let above = &path.as_bytes()[..end];
+        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = |(path, folder): &(LayerPath, Arc<OwnedFd>)| {
+            (path.as_bytes() == above).then(|| Arc::clone(folder))
+        };
+        let found = recent().iter().find_map(known);
+        let folder = match found {
+            Some(folder) => folder,
+            None => {
+                let above = path.parent().unwrap_or_default();
+                let through = OFlags::PATH | OFlags::DIRECTORY;
+                let opened = Arc::new(beneath::open(self.root.as_fd(), &above, through)?);
+                let mut recent = recent();
+                recent.truncate(RECENT - 1);
+                recent.push_front((above, Arc::clone(&opened)));
+                opened
+            }
+        };
+        openat(&*folder, path.name(), flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    }
+
     /// What an open file is known by, if that says that it has this digest.
     fn key(&self, file: &impl AsFd, digest: &Digest) -> Option<StatKey> {
+        let hashes = self.hashes.as_ref()?;
         let key = StatKey::of_file(file).ok()?;
-        (self.hashes.as_ref()?.get(&key)? == *digest).then_some(key)
+        (hashes.get(&key)? == *digest).then_some(key)
     }
 }
 

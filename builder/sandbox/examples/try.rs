@@ -82,6 +82,7 @@ fn step(root: &Path, folder: &Path, command: &[OsString]) -> Spec {
         network: Network::Host,
         capabilities: CapabilitySet::docker_default(),
         protect_kernel_paths: true,
+        filter_calls: true,
         shm_size_bytes: Spec::DEFAULT_SHM_SIZE_BYTES,
         limits: vec![],
     }

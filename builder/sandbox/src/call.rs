@@ -10,7 +10,7 @@ use std::ffi::CString;
 
 use rustix::mount::MountFlags;
 
-use crate::{CapabilitySet, ResourceLimit, WindowSize};
+use crate::{CapabilitySet, Filter, ResourceLimit, WindowSize};
 
 /// One step on the way from a cloned process to a running command.
 ///
@@ -180,6 +180,12 @@ pub enum Call {
         /// All supplementary groups.
         gids: Vec<u32>,
     },
+    /// `seccomp(SECCOMP_SET_MODE_FILTER)`: from here on the kernel asks the filter about every call. Without
+    /// `no_new_privs`, which would break `sudo`, this needs CAP_SYS_ADMIN.
+    InstallFilter {
+        /// What it is asked.
+        filter: Filter,
+    },
     /// `setresgid`, then `setresuid`.
     SetIds {
         /// User.
@@ -270,9 +276,9 @@ pub enum Source {
 #[derive(Clone, PartialEq, Eq)]
 pub struct NewFileSystem {
     /// Its type.
-    pub kind: &'static std::ffi::CStr,
+    pub kind: CString,
     /// Its name in `/proc/mounts`.
-    pub name: &'static std::ffi::CStr,
+    pub name: CString,
     /// Flags.
     pub flags: MountFlags,
     /// Its own options.

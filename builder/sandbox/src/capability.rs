@@ -115,6 +115,11 @@ impl CapabilitySet {
         CapabilitySet(self.0 & !(1 << capability.0))
     }
 
+    /// The set of the kernel's mask.
+    pub(crate) fn from_bits(bits: u64) -> CapabilitySet {
+        CapabilitySet(bits)
+    }
+
     /// The kernel's mask: bit *n* is capability *n*.
     pub fn bits(self) -> u64 {
         self.0

@@ -54,7 +54,7 @@ pub(crate) struct Child<'a> {
     /// `argv` and `env` of [`Call::Exec`].
     pub arguments: (Strings<'a>, Strings<'a>),
     /// For the process that [`Call::Spawn`] makes.
-    pub stack: Stack,
+    pub stack: &'a Stack,
     /// The caller's command line, each argument with its NUL, to be hidden from the step.
     pub command_line: Vec<u8>,
 }
@@ -63,7 +63,7 @@ pub(crate) struct Child<'a> {
 pub(crate) const STARTED: u8 = b's';
 
 /// What the step's `ps` shows as PID 1.
-const NAME: &std::ffi::CStr = c"kiln-init";
+pub(crate) const NAME: &std::ffi::CStr = c"kiln-init";
 
 /// The ranges between the descriptors that are kept.
 pub(crate) fn ranges_between(kept: &mut [u32]) -> Vec<(u32, u32)> {

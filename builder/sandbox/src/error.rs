@@ -66,7 +66,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The namespaces could not be made.
-    #[error("{call} failed; running a step needs root (CAP_SYS_ADMIN)")]
+    #[error("{call} failed{}", what_it_needs(.source))]
     Namespaces {
         /// The call with its flags.
         call: String,
@@ -137,7 +137,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// PID 1 of the step ended before the process was started: somebody killed it.
+    /// PID 1 of the step, or what was to clone it, ended before the process was started: somebody killed it.
     #[error("the step's first process was killed before it could start the command")]
     Died,
 }
@@ -176,6 +176,14 @@ fn exec_message(argv0: &str, errno: i32, exists: bool) -> String {
         libc::EACCES => format!("exec: {argv0:?}: permission denied"),
         libc::ENOEXEC => format!("exec {argv0}: exec format error"),
         _ => format!("exec {argv0}: {}", io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// What a process lacks that may not make namespaces; a full process table is no reason to become root.
+fn what_it_needs(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => "; running a step needs root (CAP_SYS_ADMIN)",
+        _ => "",
     }
 }
 

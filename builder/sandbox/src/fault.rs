@@ -23,7 +23,7 @@ syscalls! {
     Mknodat = "mknodat", Mount = "mount", MountSetattr = "mount_setattr", MoveMount = "move_mount",
     Openat = "openat", Openat2 = "openat2", OpenTree = "open_tree", PivotRoot = "pivot_root",
     Prctl = "prctl", Prlimit = "prlimit", Readlinkat = "readlinkat", Sendmsg = "sendmsg",
-    Setgroups = "setgroups", Sethostname = "sethostname", Setresgid = "setresgid", Setresuid = "setresuid",
+    Seccomp = "seccomp", Setgroups = "setgroups", Sethostname = "sethostname", Setresgid = "setresgid", Setresuid = "setresuid",
     Setsid = "setsid", Signalfd = "signalfd", Socket = "socket", Symlinkat = "symlinkat",
     Umount = "umount2", Vfork = "clone(CLONE_VFORK)", Dup = "dup2", Write = "write",
     Internal = "the plan",

@@ -20,6 +20,8 @@ pub struct Kernel {
     pub mount_setattr: bool,
     /// Whether device nodes can be made; otherwise the host's are bound.
     pub make_devices: bool,
+    /// Whether processes can be given a filter for their system calls (`CONFIG_SECCOMP_FILTER`).
+    pub seccomp: bool,
     /// Whether `/sys/fs/cgroup` is the unified hierarchy, which is then shown read-only.
     pub unified_cgroup: bool,
     /// What this process's `/` is, which decides how it can be left.
@@ -58,6 +60,7 @@ impl Kernel {
             ),
             lowerdir_append: overlay_takes_single_layers(),
             mount_setattr: sys::has_mount_setattr(),
+            seccomp: sys::has_seccomp(),
             make_devices: rustix::thread::capabilities(None)
                 .is_ok_and(|sets| sets.effective.bits() & CAP_MKNOD != 0),
             unified_cgroup: file_system_type(c"/sys/fs/cgroup") == Some(CGROUP2_MAGIC),

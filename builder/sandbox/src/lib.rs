@@ -13,6 +13,7 @@
 //!
 //! What would surprise a reader:
 //!
+//! - Where there is a [`Zygote`], it makes the clone: what is cheap for a small process is dear for a large one.
 //! - The process that makes the calls is a fork of a program with many threads. It may not allocate,
 //!   lock or panic: whatever it needs (`CString`s, tables, stacks) exists before the clone. Neither
 //!   `/proc` nor a second executable is needed on the host.
@@ -25,8 +26,8 @@
 //!   so they leave no trace in the layer. `/proc`, `/sys` and `/dev` stay, as BuildKit's RUN leaves them.
 //!
 //! Only root is served: unprivileged modes will add a user namespace to [`Call::Clone`], `userxattr` to
-//! [`Call::Overlay`], and bind the devices ([`Kernel::make_devices`]). No seccomp filter is installed yet;
-//! its place is in `plan/process.rs`. No resource limits beyond `setrlimit` are set.
+//! [`Call::Overlay`], and bind the devices ([`Kernel::make_devices`]). No resource
+//! limits beyond `setrlimit` are set.
 
 mod board;
 mod call;
@@ -37,11 +38,14 @@ mod fault;
 mod kernel;
 mod plan;
 mod running;
+mod seccomp;
 mod spec;
 mod start;
 mod stdio;
 #[allow(unsafe_code)]
 mod sys;
+mod wire;
+mod zygote;
 
 pub use call::{Call, MountPoint, NewFileSystem, OverlayCall, OverlayMethod, Slot, Source};
 pub use capability::{Capability, CapabilitySet};
@@ -49,8 +53,10 @@ pub use error::Error;
 pub use kernel::{Kernel, RootKind};
 pub use plan::plan;
 pub use running::{Handle, Report, Running, Status};
+pub use seccomp::{Filter, Instruction};
 pub use spec::{
     FileContent, Mount, MountKind, Network, Resource, ResourceLimit, Rootfs, Spec, User, Writable,
 };
 pub use start::{start, start_on};
 pub use stdio::{Stdio, WindowSize};
+pub use zygote::Zygote;

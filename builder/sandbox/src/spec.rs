@@ -44,6 +44,9 @@ pub struct Spec {
     /// Whether kernel paths are masked or read-only as Docker does (`/proc/kcore`, `/proc/sys`, …). False for
     /// `RUN --security=insecure`: then `/sys` is writable as well.
     pub protect_kernel_paths: bool,
+    /// Whether the process may make only the system calls that Docker allows a container with these capabilities. False
+    /// for `RUN --security=insecure`. A kernel without seccomp filters nothing, as with Docker.
+    pub filter_calls: bool,
     /// Size of `/dev/shm` in bytes; Docker's default is [`Spec::DEFAULT_SHM_SIZE_BYTES`].
     pub shm_size_bytes: u64,
     /// Resource limits to set. One that the machine refuses is a warning in the report.

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -18,9 +18,9 @@ use crate::call::{Call, MountPoint, OverlayCall, Source};
 use crate::child::{Child, EXISTS, LINKS, SOURCE, STARTED, UPPER, WORK, ranges_between};
 use crate::fault::{Fault, Syscall};
 use crate::plan::names_in;
-use crate::stdio::raise;
+use crate::stdio::{Streams, raise};
 use crate::sys::{self, Cloned, SharedBoard, Stack, Strings};
-use crate::{Error, Kernel, Running, Slot, Spec, Stdio, plan};
+use crate::{Error, Kernel, Running, Slot, Spec, Stdio, Zygote, plan};
 
 /// Starts the process of `spec`, and returns once its program runs (`execve` succeeded).
 ///
@@ -39,9 +39,18 @@ pub fn start(spec: &Spec, stdio: Stdio) -> Result<Running, Error> {
 /// # Errors
 /// As [`start`].
 pub fn start_on(spec: &Spec, stdio: Stdio, kernel: &Kernel) -> Result<Running, Error> {
+    start_by(spec, stdio, kernel, None)
+}
+
+/// As [`start_on`]; the process is cloned by the zygote, if there is one that answers.
+pub(crate) fn start_by(
+    spec: &Spec,
+    stdio: Stdio,
+    kernel: &Kernel,
+    zygote: Option<&Zygote>,
+) -> Result<Running, Error> {
     let window = stdio.window();
     let calls = plan(spec, window, kernel)?;
-    let board = SharedBoard::new().map_err(host("mmap"))?;
     let (ended, step_alive) = pipe_with(PipeFlags::CLOEXEC).map_err(host("pipe2"))?;
     let (life, alive) = pipe_with(PipeFlags::CLOEXEC).map_err(host("pipe2"))?;
     let (console, consoles) = match window {
@@ -49,30 +58,29 @@ pub fn start_on(spec: &Spec, stdio: Stdio, kernel: &Kernel) -> Result<Running, E
             let (ours, theirs) =
                 socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
                     .map_err(host("socketpair"))?;
-            (Some(ours), Some(raise(theirs)?))
+            (Some(ours), Some(theirs))
         }
         None => (None, None),
     };
-    let mut child = Child {
-        calls: &calls,
-        board: &board,
-        kept: (0..slots(&calls)).map(|_| None).collect(),
-        created: Vec::with_capacity(mount_points(&calls)),
-        root: None,
-        terminal: None,
-        streams: stdio.into_streams()?,
-        alive: Some(raise(step_alive)?),
-        life: raise(life)?,
-        console: consoles,
-        foreign: Vec::new(),
-        arguments: arguments(&calls),
-        stack: Stack::new().map_err(host("mmap"))?,
-        command_line: std::env::args_os()
-            .flat_map(|argument| [argument.as_bytes(), b"\0"].concat())
-            .collect(),
+    let gear = Gear { streams: stdio.into_streams(), alive: step_alive, life, console: consoles };
+    let (process, board) = match zygote.and_then(|zygote| zygote.clone_step(&calls, &gear)) {
+        Some(Ok(cloned)) => {
+            drop(gear);
+            cloned
+        }
+        Some(Err(error)) => {
+            // It may be that it was cloned and nobody can say so: it ends with these.
+            drop((gear, alive));
+            while has_started(ended.as_fd())? {}
+            return Err(error);
+        }
+        None => {
+            let board = SharedBoard::new().map_err(host("mmap"))?;
+            let stack = Stack::new().map_err(host("mmap"))?;
+            let child = child(&calls, &board, gear, &stack, command_line())?;
+            (clone(child, 0).map_err(|errno| no_namespaces(&calls, errno))?, board)
+        }
     };
-    child.foreign = ranges_between(&mut child.descriptors());
-    let process = clone(child, &calls)?;
     let mut running = Running::new(process, alive, ended, board);
     if !has_started(running.ended())? {
         running.reap();
@@ -88,9 +96,52 @@ pub fn start_on(spec: &Spec, stdio: Stdio, kernel: &Kernel) -> Result<Running, E
     Ok(running)
 }
 
-/// Clones the child, which never returns from here, and closes the caller's copies of what it got.
-fn clone(child: Child<'_>, calls: &[Call]) -> Result<OwnedFd, Error> {
-    let network = matches!(calls.first(), Some(Call::Clone { network: true }));
+/// What a step has of its caller: descriptors.
+pub(crate) struct Gear {
+    pub streams: Streams,
+    /// See [`Child::alive`].
+    pub alive: OwnedFd,
+    pub life: OwnedFd,
+    pub console: Option<OwnedFd>,
+}
+
+/// All that the child needs, so that it need not allocate.
+pub(crate) fn child<'a>(
+    calls: &'a [Call],
+    board: &'a Board,
+    gear: Gear,
+    stack: &'a Stack,
+    command_line: Vec<u8>,
+) -> Result<Child<'a>, Error> {
+    let mut child = Child {
+        calls,
+        board,
+        kept: (0..slots(calls)).map(|_| None).collect(),
+        created: Vec::with_capacity(mount_points(calls)),
+        root: None,
+        terminal: None,
+        streams: gear.streams.raised()?,
+        alive: Some(raise(gear.alive)?),
+        life: raise(gear.life)?,
+        console: gear.console.map(raise).transpose()?,
+        foreign: Vec::new(),
+        arguments: arguments(calls),
+        stack,
+        command_line,
+    };
+    child.foreign = ranges_between(&mut child.descriptors());
+    Ok(child)
+}
+
+/// This program's arguments, each with its NUL.
+pub(crate) fn command_line() -> Vec<u8> {
+    std::env::args_os().flat_map(|argument| [argument.as_bytes(), b"\0"].concat()).collect()
+}
+
+/// Clones the child, which never returns from here, with flags beside those of its namespaces; closes the caller's copies of
+/// what it got.
+pub(crate) fn clone(child: Child<'_>, more: i32) -> Result<OwnedFd, Errno> {
+    let network = matches!(child.calls.first(), Some(Call::Clone { network: true }));
     let flags = libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWIPC
@@ -99,19 +150,17 @@ fn clone(child: Child<'_>, calls: &[Call]) -> Result<OwnedFd, Error> {
         | if network { libc::CLONE_NEWNET } else { 0 };
     // Until the child has reset them, it has this program's signal handlers, which would write to pipes
     // that it shares with this program.
-    let blocked = sys::block_signals();
-    let cloned = sys::clone_process(flags);
-    match cloned {
-        Ok(Cloned::Child) => child.run(),
-        Ok(Cloned::Parent(process)) => {
-            drop(blocked);
-            Ok(process)
-        }
-        Err(errno) => {
-            let call = calls.first().map(Call::to_string).unwrap_or_default();
-            Err(Error::Namespaces { call, source: errno.into() })
-        }
+    let _blocked = sys::block_signals();
+    match sys::clone_process(flags | more)? {
+        Cloned::Child => child.run(),
+        Cloned::Parent(process) => Ok(process),
     }
+}
+
+/// The namespaces cannot be had.
+pub(crate) fn no_namespaces(calls: &[Call], errno: Errno) -> Error {
+    let call = calls.first().map(Call::to_string).unwrap_or_default();
+    Error::Namespaces { call, source: errno.into() }
 }
 
 /// Places for kept descriptors that the plan uses.
@@ -171,7 +220,7 @@ fn receive(console: &OwnedFd) -> Result<OwnedFd, Error> {
         .ok_or(Error::Died)
 }
 
-fn host(call: &'static str) -> impl Fn(Errno) -> Error {
+pub(crate) fn host(call: &'static str) -> impl Fn(Errno) -> Error {
     move |errno| Error::Host { call, source: errno.into() }
 }
 

@@ -38,7 +38,7 @@ pub struct WindowSize {
     pub columns: u16,
 }
 
-/// The three descriptors as the child gets them: all above 9, all close-on-exec.
+/// The three descriptors, as far as the step has them. The child's are above 9, and all are close-on-exec.
 pub(crate) struct Streams {
     pub stdin: Option<OwnedFd>,
     pub stdout: Option<OwnedFd>,
@@ -54,21 +54,27 @@ impl Stdio {
         }
     }
 
-    /// The descriptors, moved out of the way of 0, 1 and 2.
-    pub(crate) fn into_streams(self) -> Result<Streams, Error> {
-        Ok(match self {
-            Stdio::Streams { stdin, stdout, stderr } => Streams {
-                stdin: stdin.map(raise).transpose()?,
-                stdout: Some(raise(stdout)?),
-                stderr: Some(raise(stderr)?),
-            },
+    /// The descriptors.
+    pub(crate) fn into_streams(self) -> Streams {
+        match self {
+            Stdio::Streams { stdin, stdout, stderr } => {
+                Streams { stdin, stdout: Some(stdout), stderr: Some(stderr) }
+            }
             Stdio::Inherit => Streams {
                 stdin: inherited(std::io::stdin()),
                 stdout: inherited(std::io::stdout()),
                 stderr: inherited(std::io::stderr()),
             },
             Stdio::Terminal(_) => Streams { stdin: None, stdout: None, stderr: None },
-        })
+        }
+    }
+}
+
+impl Streams {
+    /// The same, moved out of the way of 0, 1 and 2.
+    pub(crate) fn raised(self) -> Result<Streams, Error> {
+        let raised = |stream: Option<OwnedFd>| stream.map(raise).transpose();
+        Ok(Streams { stdin: raised(self.stdin)?, stdout: raised(self.stdout)?, stderr: raised(self.stderr)? })
     }
 }
 

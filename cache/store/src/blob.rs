@@ -8,9 +8,11 @@ use std::{
 };
 
 use oci::{Digest, Hasher};
+use tree::LayerId;
 
 use crate::{
-    Error, Lease, Result, Store, contents::drop_rest, database::Durability, layout::Kind, lease::Pin,
+    Codec, Error, LayerBlob, Lease, Result, Store, contents::drop_rest, database::Durability,
+    layer_blob::add_form, layout::Kind, lease::Pin,
 };
 
 /// A blob in the state folder.
@@ -202,6 +204,23 @@ impl NewBlob {
     /// The state folder cannot be written.
     pub fn commit(self, digest: &Digest) -> Result<BlobFile> {
         self.store.adopt_blob(&self.lease, &self.path, digest, self.size_bytes)
+    }
+
+    /// As [`NewBlob::commit`], of a blob that is this layer: both are known from then on.
+    ///
+    /// # Errors
+    /// The state folder cannot be written.
+    pub fn commit_as(self, layer: &LayerId, codec: &Codec, form: &LayerBlob) -> Result<()> {
+        let (store, lease, digest) = (&self.store, &self.lease, form.blob.digest());
+        let _guard = store.no_collector()?;
+        let taken = store.change("add a layer's blob", Durability::Lazy, |contents| {
+            let taken = contents.add(lease, Kind::Blob, &digest, self.size_bytes, &self.path)?;
+            add_form(contents, layer, codec, form)?;
+            Ok(taken)
+        })?;
+        lease.pin(Pin::Blob(digest))?;
+        lease.pin(Pin::Layer(*layer))?;
+        if taken { Ok(()) } else { drop_rest(&self.path) }
     }
 }
 

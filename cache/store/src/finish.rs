@@ -16,7 +16,8 @@ impl Store {
     /// same operation made the same content before, the earlier layer is the one that the record is about, and what was
     /// made now is removed.
     ///
-    /// `folder` is as for [`Store::commit_layer`]. `record` makes the record, if there is one, of the layer that counts;
+    /// `folder` is as for [`Store::commit_layer`]. `settle` is called when all that can be done without it is done, and returns
+    /// when nobody has anything mounted on the folder any more. `record` makes the record, if there is one, of the layer that counts;
     /// all other layers of its result are here, and named in the lease. It must not ask the store.
     ///
     /// # Errors
@@ -27,11 +28,13 @@ impl Store {
         layer: Layer,
         folder: &Path,
         made: Origin,
+        settle: impl FnOnce(),
         record: impl FnOnce(ResultLayer) -> Option<Record>,
     ) -> Result<ResultLayer> {
         let content = layer.content_digest();
         let aside = self.set_aside(lease, &layer, Some(folder))?;
         let (op, now) = (made.op, self.clock().epoch());
+        settle();
         let _guard = self.no_collector()?;
         let (taken, fresh, counts, record) =
             self.change("add a step's result", Durability::Lazy, |contents| {

@@ -209,10 +209,13 @@ impl HashCache {
 
     /// The place of the entry that has this device and inode.
     fn find(&self, key: &[u8; KEY]) -> Option<usize> {
+        // As one number, in the order of its bytes: for each of many files a dozen of entries are looked at.
+        let inode = |entry: &[u8]| entry.first_chunk().map_or(0, |inode| u128::from_be_bytes(*inode));
+        let wanted = inode(key);
         let (mut low, mut high) = (0, self.entries());
         while low < high {
             let middle = low + (high - low) / 2;
-            match self.entry(middle)[..INODE].cmp(&key[..INODE]) {
+            match inode(self.entry(middle)).cmp(&wanted) {
                 std::cmp::Ordering::Less => low = middle + 1,
                 std::cmp::Ordering::Greater => high = middle,
                 std::cmp::Ordering::Equal => return Some(middle),

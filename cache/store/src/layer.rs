@@ -97,13 +97,37 @@ impl Store {
         folder: Option<&Path>,
         origin: Option<Origin>,
     ) -> Result<LayerId> {
-        let content = origin.map(|origin| (origin, layer.content_digest()));
+        let origin = origin.map(|origin| (origin, layer.content_digest()));
+        self.commit(lease, layer, folder, origin)
+    }
+
+    /// As [`Store::commit_layer`], of a layer without a folder whose content was named already.
+    ///
+    /// # Errors
+    /// The state folder cannot be written.
+    pub fn commit_planned(
+        &self,
+        lease: &Lease,
+        layer: &Layer,
+        origin: Origin,
+        content: ContentDigest,
+    ) -> Result<LayerId> {
+        self.commit(lease, layer, None, Some((origin, content)))
+    }
+
+    fn commit(
+        &self,
+        lease: &Lease,
+        layer: &Layer,
+        folder: Option<&Path>,
+        origin: Option<(Origin, ContentDigest)>,
+    ) -> Result<LayerId> {
         let aside = self.set_aside(lease, layer, folder)?;
         let id = aside.id;
         let _guard = self.no_collector()?;
         let taken = self.change("add a layer", Durability::Lazy, |contents| {
             let taken = aside.add(contents, lease)?;
-            if let Some((origin, content)) = content {
+            if let Some((origin, content)) = origin {
                 add_origin(contents, &origin, &content, &id)?;
             }
             Ok(taken)

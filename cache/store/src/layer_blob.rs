@@ -8,6 +8,7 @@ use tree::LayerId;
 
 use crate::{
     Error, Lease, Result, Store,
+    contents::Contents,
     database::{Durability, Fault, column, digest, signed, unsigned},
     layout::Kind,
     lease::Pin,
@@ -52,33 +53,9 @@ impl Store {
         if self.blob(lease, &blob)?.is_none() {
             return Err(Error::MissingBlob(blob));
         }
-        let annotations = serde_json::to_string(&form.annotations).expect("text is always JSON");
         let _guard = self.no_collector()?;
         self.change("add a layer's blob", Durability::Lazy, |contents| {
-            let query = "SELECT EXISTS (SELECT 1 FROM layer_blobs WHERE layer = ?1) AND NOT EXISTS
-                 (SELECT 1 FROM layer_blobs WHERE layer = ?1 AND codec = ?2 AND blob = ?3)";
-            let mut other = contents.connection.prepare_cached(query)?;
-            let of = layer.digest();
-            if other.query_row(params![column(&of), codec.0, column(&blob)], |row| row.get(0))? {
-                // An image that had the other one may now get this one.
-                memo::forget(contents.layout)?;
-            }
-            let mut insert = contents.connection.prepare_cached(
-                "INSERT OR REPLACE INTO layer_blobs
-                 (layer, codec, diff_id, blob, size_bytes, diff_size_bytes, media_type, annotations)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            )?;
-            insert.execute(params![
-                column(&layer.digest()),
-                codec.0,
-                column(&form.diff_id.digest()),
-                column(&blob),
-                signed(form.size_bytes),
-                signed(form.diff_size_bytes),
-                form.media_type.0,
-                annotations,
-            ])?;
-            Ok(())
+            add_form(contents, layer, codec, form)
         })?;
         lease.pin(Pin::Layer(*layer))
     }
@@ -161,6 +138,40 @@ impl Store {
         }
         Ok(found)
     }
+}
+
+/// Says that a blob that is here is this layer. Inside a write transaction.
+pub(crate) fn add_form(
+    contents: &Contents<'_>,
+    layer: &LayerId,
+    codec: &Codec,
+    form: &LayerBlob,
+) -> std::result::Result<(), Fault> {
+    let (of, blob, diff_id) = (layer.digest(), form.blob.digest(), form.diff_id.digest());
+    let query = "SELECT EXISTS (SELECT 1 FROM layer_blobs WHERE layer = ?1) AND NOT EXISTS
+         (SELECT 1 FROM layer_blobs WHERE layer = ?1 AND codec = ?2 AND blob = ?3)";
+    let mut other = contents.connection.prepare_cached(query)?;
+    if other.query_row(params![column(&of), codec.0, column(&blob)], |row| row.get(0))? {
+        // An image that had the other one may now get this one.
+        memo::forget(contents.layout)?;
+    }
+    let annotations = serde_json::to_string(&form.annotations).expect("text is always JSON");
+    let mut insert = contents.connection.prepare_cached(
+        "INSERT OR REPLACE INTO layer_blobs
+         (layer, codec, diff_id, blob, size_bytes, diff_size_bytes, media_type, annotations)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?;
+    insert.execute(params![
+        column(&of),
+        codec.0,
+        column(&diff_id),
+        column(&blob),
+        signed(form.size_bytes),
+        signed(form.diff_size_bytes),
+        form.media_type.0,
+        annotations,
+    ])?;
+    Ok(())
 }
 
 fn layer_blob(row: &Row<'_>) -> std::result::Result<(Codec, LayerBlob), Fault> {

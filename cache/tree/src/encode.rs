@@ -85,7 +85,8 @@ fn layer(layer: &Layer, times: Times, take: &mut dyn FnMut(&[u8])) {
         varint(&mut out, shared as u64);
         bytes(&mut out, &path[shared..]);
         before = path;
-        node(&mut out, entry, (times == Times::Kept).then_some(&mut seconds), entry.hardlink.as_ref());
+        let first = entry.hardlink.as_ref().map(LayerPath::as_bytes);
+        node(&mut out, entry, (times == Times::Kept).then_some(&mut seconds), first);
         if out.len() >= PIECE {
             take(&out);
             out.clear();
@@ -95,7 +96,7 @@ fn layer(layer: &Layer, times: Times, take: &mut dyn FnMut(&[u8])) {
 }
 
 /// Writes all of a node; its time, where `seconds` of the entry before are given; `first` as the hard link.
-pub(crate) fn node(out: &mut Vec<u8>, node: &Node, seconds: Option<&mut i64>, first: Option<&LayerPath>) {
+pub(crate) fn node(out: &mut Vec<u8>, node: &Node, seconds: Option<&mut i64>, first: Option<&[u8]>) {
     let kind = match &node.kind {
         Kind::Directory { opaque: false } => tag::DIRECTORY,
         Kind::Directory { opaque: true } => tag::OPAQUE,
@@ -140,7 +141,7 @@ pub(crate) fn node(out: &mut Vec<u8>, node: &Node, seconds: Option<&mut i64>, fi
         }
     }
     if let Some(first) = first {
-        bytes(out, first.as_bytes());
+        bytes(out, first);
     }
 }
 

@@ -5,7 +5,7 @@
 //! times, not what a link that is copied as a link points to.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Bound::{Excluded, Included},
 };
 
@@ -137,35 +137,55 @@ impl Stack {
     fn digest_at(&self, hasher: &mut Hasher, path: &LayerPath, selector: &Selector<'_>) {
         let Some((_, node)) = self.lookup(path) else { return hasher.field(b"missing") };
         if !node.is_directory() {
-            return digest_node(hasher, &LayerPath::root(), node, None);
+            return digest_node(hasher, &mut Vec::new(), b"", node, None);
         }
         let entries: Vec<Entry<'_>> = self.walk(path);
-        let mut taken: BTreeMap<LayerPath, &Entry<'_>> = BTreeMap::new();
-        // From the end, so that a folder follows what it holds: an excluded one stays if something below it
-        // does.
-        for entry in entries.iter().rev() {
-            let below = entry.path.below(path).unwrap_or_default();
-            let include = below.is_root()
-                || selector.include.is_none_or(|include| include(&below))
-                    && !selector.exclude.is_some_and(|exclude| exclude(&below));
-            let holds = entry.node.is_directory() && holds_any(&taken, &below);
-            if include || holds {
-                taken.insert(below, entry);
-            }
+        let taken: Vec<&Entry<'_>> = match (selector.include, selector.exclude) {
+            (None, None) => entries.iter().collect(),
+            _ => chosen(&entries, path, selector),
+        };
+        let mut bytes = Vec::new();
+        if taken.first().is_none_or(|first| first.path != *path) {
+            digest_node(hasher, &mut bytes, b"", node, None);
         }
-        if !taken.contains_key(&LayerPath::root()) {
-            digest_node(hasher, &LayerPath::root(), node, None);
-        }
-        let mut inodes: BTreeMap<(usize, &LayerPath), &LayerPath> = BTreeMap::new();
-        for (below, entry) in &taken {
+        // Of most inodes there is one name, and nothing to find out.
+        let linked = taken.iter().filter(|entry| entry.node.hardlink.is_some());
+        let linked: BTreeSet<(usize, &LayerPath)> = linked.map(|entry| entry.inode()).collect();
+        let mut inodes: BTreeMap<(usize, &LayerPath), &[u8]> = BTreeMap::new();
+        for entry in &taken {
+            let below = rest(&entry.path, path);
             let mut first = None;
-            if !entry.node.is_directory() {
+            if !linked.is_empty() && !entry.node.is_directory() && linked.contains(&entry.inode()) {
                 let head = *inodes.entry(entry.inode()).or_insert(below);
                 first = (head != below).then_some(head);
             }
-            digest_node(hasher, below, entry.node, first);
+            digest_node(hasher, &mut bytes, below, entry.node, first);
         }
     }
+}
+
+/// The entries at and below `top` that a selector takes, with the folders above them.
+fn chosen<'e, 'n>(entries: &'e [Entry<'n>], top: &LayerPath, selector: &Selector<'_>) -> Vec<&'e Entry<'n>> {
+    let mut taken: BTreeMap<LayerPath, &Entry<'_>> = BTreeMap::new();
+    // From the end, so that a folder follows what it holds: an excluded one stays if something below it
+    // does.
+    for entry in entries.iter().rev() {
+        let below = entry.path.below(top).unwrap_or_default();
+        let include = below.is_root()
+            || selector.include.is_none_or(|include| include(&below))
+                && !selector.exclude.is_some_and(|exclude| exclude(&below));
+        let holds = entry.node.is_directory() && holds_any(&taken, &below);
+        if include || holds {
+            taken.insert(below, entry);
+        }
+    }
+    taken.into_values().collect()
+}
+
+/// What remains of a path at or below `folder`.
+fn rest<'p>(path: &'p LayerPath, folder: &LayerPath) -> &'p [u8] {
+    let start = if folder.is_root() { 0 } else { folder.as_bytes().len() + 1 };
+    path.as_bytes().get(start..).unwrap_or_default()
 }
 
 fn clamp(path: &[u8]) -> Result<LayerPath, ResolveError> {
@@ -178,16 +198,17 @@ fn holds_any(taken: &BTreeMap<LayerPath, &Entry<'_>>, folder: &LayerPath) -> boo
     taken.range::<[u8], _>(bounds).next().is_some()
 }
 
-fn digest_node(hasher: &mut Hasher, path: &LayerPath, node: &Node, first: Option<&LayerPath>) {
-    let mut bytes = Vec::new();
-    encode::bytes(&mut bytes, path.as_bytes());
+/// `bytes` is room to work in.
+fn digest_node(hasher: &mut Hasher, bytes: &mut Vec<u8>, path: &[u8], node: &Node, first: Option<&[u8]>) {
+    bytes.clear();
+    encode::bytes(bytes, path);
     let opaque = crate::Kind::Directory { opaque: true };
     if node.kind == opaque {
         // The flag speaks of lower layers; what it hid is gone from the walk already.
         let plain = Node { kind: crate::Kind::Directory { opaque: false }, ..node.clone() };
-        encode::node(&mut bytes, &plain, None, first);
+        encode::node(bytes, &plain, None, first);
     } else {
-        encode::node(&mut bytes, node, None, first);
+        encode::node(bytes, node, None, first);
     }
-    hasher.field(&bytes);
+    hasher.field(bytes);
 }

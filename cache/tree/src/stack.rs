@@ -125,15 +125,27 @@ impl Stack {
     /// it. Empty where there is nothing.
     pub fn walk(&self, from: &LayerPath) -> Vec<Entry<'_>> {
         let floor = self.floor(from);
+        let mut entries = self.described(floor, from);
+        let implied = implied_above(&entries, from);
+        if !implied.is_empty() {
+            entries.extend(implied.into_values());
+            entries.sort_by(|a, b| a.path.cmp(&b.path));
+        }
+        entries
+    }
+
+    /// What the layers from `floor` up describe at and below `from`, as far as it is visible, sorted by path.
+    fn described(&self, floor: usize, from: &LayerPath) -> Vec<Entry<'_>> {
         // Within one layer nothing is hidden, so that the lowest is taken whole.
-        let mut seen: Seen<'_> = BTreeMap::new();
-        for (index, layer) in self.layers.iter().enumerate().skip(floor) {
-            if index == floor {
-                let visible = layer.subtree(from).filter(|(_, node)| node.kind != Kind::Whiteout);
-                let entry = |path: &LayerPath, node| Entry { path: path.clone(), layer: index, node };
-                seen = visible.map(|(path, node)| (path.as_bytes(), entry(path, node))).collect();
-                continue;
-            }
+        let mut layers = self.layers.iter().enumerate().skip(floor);
+        let Some((lowest, layer)) = layers.next() else { return Vec::new() };
+        let visible = layer.subtree(from).filter(|(_, node)| node.kind != Kind::Whiteout);
+        let entry = |path: &LayerPath, node| Entry { path: path.clone(), layer: lowest, node };
+        if layers.len() == 0 {
+            return visible.map(|(path, node)| entry(path, node)).collect();
+        }
+        let mut seen: Seen<'_> = visible.map(|(path, node)| (path.as_bytes(), entry(path, node))).collect();
+        for (index, layer) in layers {
             for (path, node) in layer.subtree(from) {
                 if node.kind != (Kind::Directory { opaque: false }) {
                     remove_below(&mut seen, path);
@@ -145,24 +157,7 @@ impl Stack {
                 }
             }
         }
-        let mut implied: BTreeMap<LayerPath, Entry<'_>> = BTreeMap::new();
-        for entry in seen.values() {
-            let mut folder = entry.path.parent();
-            while let Some(missing) = folder
-                && missing.as_bytes().len() > from.as_bytes().len()
-                && !seen.contains_key(missing.as_bytes())
-                && !implied.contains_key(&missing)
-            {
-                folder = missing.parent();
-                implied.insert(missing.clone(), Entry { path: missing, layer: 0, node: &IMPLIED });
-            }
-        }
-        let mut entries: Vec<Entry<'_>> = seen.into_values().collect();
-        if !implied.is_empty() {
-            entries.extend(implied.into_values());
-            entries.sort_by(|a, b| a.path.cmp(&b.path));
-        }
-        entries
+        seen.into_values().collect()
     }
 
     /// The one layer that looks as this stack does. Opaque flags and whiteouts have gone; hard links remain
@@ -278,6 +273,31 @@ fn for_each_child<'a>(
 
 /// Paths to what is visible there.
 type Seen<'a> = BTreeMap<&'a [u8], Entry<'a>>;
+
+/// The folders below `from` that no entry describes, though something lies below them.
+fn implied_above<'a>(entries: &[Entry<'a>], from: &LayerPath) -> BTreeMap<LayerPath, Entry<'a>> {
+    let is_described = |path: &LayerPath| entries.binary_search_by(|entry| entry.path.cmp(path)).is_ok();
+    let mut implied: BTreeMap<LayerPath, Entry<'a>> = BTreeMap::new();
+    let mut done: Option<&[u8]> = None;
+    for entry in entries {
+        // Siblings have their folders in common.
+        let path = entry.path.as_bytes();
+        let above = path.iter().rposition(|byte| *byte == b'/').map_or(&path[..0], |end| &path[..end]);
+        if done.replace(above) == Some(above) {
+            continue;
+        }
+        let mut folder = entry.path.parent();
+        while let Some(missing) = folder
+            && missing.as_bytes().len() > from.as_bytes().len()
+            && !implied.contains_key(&missing)
+            && !is_described(&missing)
+        {
+            folder = missing.parent();
+            implied.insert(missing.clone(), Entry { path: missing, layer: 0, node: &IMPLIED });
+        }
+    }
+    implied
+}
 
 fn remove_below(seen: &mut Seen<'_>, folder: &LayerPath) {
     if folder.is_root() {

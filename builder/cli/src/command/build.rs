@@ -17,6 +17,7 @@ use std::{
 use ::dockerfile::{Entitlement, NamedContext, NoCache, Request, ignore::Ignore};
 use engine::{Asking, BuildOutcome, BuildRequest, Cancel, DockerfileFrom, Engine, Output, Remember};
 use oci::{Platform, Reference};
+use sandbox::Zygote;
 
 use self::dockerfile::Inputs;
 use crate::{
@@ -74,9 +75,14 @@ impl Ready {
         Some(self.tell(source, &shown, Ok(built)))
     }
 
+    /// What clones the steps; none where there are none, or where it cannot be had: they are then dearer.
+    pub fn zygote(&self) -> Option<Zygote> {
+        self.call.is_none().then(Zygote::fork)?.ok()?
+    }
+
     /// Builds, and shows what happens; or asks what `--call` says. Gives the exit status.
-    pub async fn run(self, source: &mut Source) -> Result<u8, Failure> {
-        let engine = command::engine(Some(self.root.clone()), self.arguments.jobs)?;
+    pub async fn run(self, source: &mut Source, zygote: Option<Zygote>) -> Result<u8, Failure> {
+        let engine = command::engine_with(Some(self.root.clone()), self.arguments.jobs, zygote)?;
         let cancel = Cancel::new();
         signals::cancel_on_interrupt(&cancel)?;
         if let Some(call) = self.call {

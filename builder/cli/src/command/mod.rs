@@ -15,15 +15,25 @@ pub mod run;
 use std::path::PathBuf;
 
 use engine::{Engine, Settings};
+use sandbox::Zygote;
 
 use crate::{failure::Failure, flags, machine, registries};
 
 /// The engine over the state folder.
 pub fn engine(root: Option<PathBuf>, jobs: Option<usize>) -> Result<Engine, Failure> {
+    engine_with(root, jobs, None)
+}
+
+/// As [`engine`], with something that clones the steps of builds.
+pub fn engine_with(
+    root: Option<PathBuf>,
+    jobs: Option<usize>,
+    zygote: Option<Zygote>,
+) -> Result<Engine, Failure> {
     let root = state_folder(root)?;
     let (clock, registry, surroundings) = (machine::clock(), registries::client()?, machine::surroundings());
     let limits = flags::limits(&machine::variable("KILN_LIMITS").unwrap_or_default())?;
-    Ok(Engine::open(Settings { root, clock, registry, surroundings, jobs, limits })?)
+    Ok(Engine::open(Settings { root, clock, registry, surroundings, jobs, limits, zygote })?)
 }
 
 /// Where the state folder is.

@@ -152,11 +152,6 @@ impl LayerForms<'_> {
         let (store, lease) = (&self.effects.store, &self.effects.lease);
         let mut writer = store.new_blob(lease)?;
         let encoded = encode(&mut Stoppable { stream: &mut writer, cancel: self.cancel })?;
-        let digest = encoded.blob.digest();
-        writer.commit(&digest)?;
-        if encoded.blocks.len() > 1 {
-            store.add_blocks(lease, &digest, &encoded.blocks.encode(compression))?;
-        }
         if let Some(why) = encoded.unindexed {
             let name = compression.name();
             let text = format!("a layer has no {name} index, and will be pulled as a whole: {why}");
@@ -170,7 +165,10 @@ impl LayerForms<'_> {
             media_type: encoded.media_type,
             annotations: encoded.annotations,
         };
-        store.add_layer_blob(lease, id, &codec, &blob)?;
+        writer.commit_as(id, &codec, &blob)?;
+        if encoded.blocks.len() > 1 {
+            store.add_blocks(lease, &blob.blob.digest(), &encoded.blocks.encode(compression))?;
+        }
         Ok(blob)
     }
 }

@@ -74,15 +74,12 @@ impl Effects {
             }
             (key::Selection::Picks(picks), _) => picks,
         };
-        let stack = match result {
-            VertexResult::Layers { layers, .. } => self.stack(layers)?,
-            VertexResult::Context(context) => Stack::new(vec![context.layer.clone()]),
-        };
-        let mut hasher = oci::Hasher::new();
-        for pick in &picks {
-            hasher.field(pick_digest(&stack, pick)?.raw());
+        match result {
+            VertexResult::Layers { layers, .. } => picked(&self.stack(layers)?, &picks),
+            VertexResult::Context(context) => {
+                context.picked(picks, |picks| picked(&Stack::new(vec![context.layer.clone()]), picks))
+            }
         }
-        Ok(hasher.finish())
     }
 
     /// Says in a step's log why no result of it was found: what differs from the nearest one that there was.
@@ -107,6 +104,7 @@ impl Effects {
     }
 
     /// Keeps the layer that a step made on top of `below`, or adopts an equal one that the same operation made before.
+    /// `settle` returns when nothing is mounted on the folder any more.
     pub(crate) fn keep_layer(
         &self,
         job: &Job,
@@ -114,6 +112,7 @@ impl Effects {
         layer: Layer,
         folder: &Path,
         ran: &Ran,
+        settle: impl FnOnce(),
     ) -> Result<VertexResult, Cause> {
         let op = OpDigest::of(&job.vertex.op).digest();
         let inputs = match &job.definition {
@@ -123,7 +122,7 @@ impl Effects {
         let origin = Origin { op, created: self.clock.now().epoch() };
         let mut result = below.to_vec();
         let many = layer.entries.len() >= MANY_ENTRIES;
-        let kept = self.store.finish_step(&self.lease, layer, folder, origin, |kept| {
+        let kept = self.store.finish_step(&self.lease, layer, folder, origin, settle, |kept| {
             let result = below.iter().copied().chain([kept]).collect();
             self.record_of(job, op, &inputs, result, ran)
         })?;
@@ -147,14 +146,15 @@ impl Effects {
         let op = OpDigest::of(&job.vertex.op).digest();
         let now = self.clock.now().epoch();
         let layer = &planned.plan().layer;
+        let content = layer.content_digest();
         let mut result = below.to_vec();
-        match self.store.intern(&self.lease, &op, &layer.content_digest())? {
+        match self.store.intern(&self.lease, &op, &content)? {
             Some(earlier) => {
                 result.push(ResultLayer { layer: earlier.layer, created: Some(earlier.created) })
             }
             None => {
                 let origin = Origin { op, created: now };
-                let id = self.store.commit_layer(&self.lease, layer, None, Some(origin))?;
+                let id = self.store.commit_planned(&self.lease, layer, origin, content)?;
                 self.store.promise_layer(&self.lease, id)?;
                 self.planned.add(id, planned);
                 result.push(ResultLayer { layer: id, created: Some(now) });
@@ -230,6 +230,15 @@ fn stored(ingredients: &[graph::Ingredient]) -> Vec<Ingredient> {
 /// The instruction as it was written, without the stage and the count that progress puts before it.
 fn written(name: &str) -> &str {
     name.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map_or(name, |(_, instruction)| instruction)
+}
+
+/// The content identity of some parts of a tree.
+fn picked(stack: &Stack, picks: &[key::Pick]) -> Result<Digest, Cause> {
+    let mut hasher = oci::Hasher::new();
+    for pick in picks {
+        hasher.field(pick_digest(stack, pick)?.raw());
+    }
+    Ok(hasher.finish())
 }
 
 /// The content identity of a part of a tree.

@@ -15,11 +15,13 @@ use image::{
 };
 use oci::Digest;
 use rustix::fs::{Dir, Mode, OFlags, ResolveFlags, open, openat2};
+use solver::key::Pick;
 use store::HashCache;
+use tokio::runtime::Handle;
 use tree::{Layer, LayerPath};
 
 use super::{Effects, layers::UPPER, visible::Visible};
-use crate::{error::Cause, result::VertexResult};
+use crate::{error::Cause, memo::stamp_of_read, result::VertexResult};
 
 /// A build context that was read.
 pub struct Context {
@@ -36,6 +38,10 @@ pub struct Context {
     /// Whether there is no such folder, and an empty one stands for it.
     absent: bool,
     ignore: Ignore,
+    /// The digests of its parts that were asked for: a step's key asks for the same as its record.
+    picked: Mutex<BTreeMap<Vec<Pick>, Digest>>,
+    /// What it is known again by, once that was asked for; none where it may have changed since.
+    stamp: OnceLock<Option<Digest>>,
     /// A copy that a step can be shown, made when one wants it.
     copy: OnceLock<PathBuf>,
     making: Mutex<()>,
@@ -93,6 +99,27 @@ impl Context {
             .ok()?
             .filter_map(|entry| entry.ok()?.file_name().to_str().ok().map(str::to_owned));
         Some(names.filter(|name| name != "." && name != "..").collect())
+    }
+
+    /// The digest of some of its parts, made once.
+    pub(crate) fn picked(
+        &self,
+        picks: Vec<Pick>,
+        make: impl FnOnce(&[Pick]) -> Result<Digest, Cause>,
+    ) -> Result<Digest, Cause> {
+        let known = || self.picked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(digest) = known().get(&picks) {
+            return Ok(*digest);
+        }
+        // Steps that see different parts do not wait for each other.
+        let digest = make(&picks)?;
+        known().insert(picks, digest);
+        Ok(digest)
+    }
+
+    /// What the context is known again by ([`stamp_of_read`]), looked at once.
+    pub(crate) fn stamp(&self, local: &Local) -> Option<Digest> {
+        *self.stamp.get_or_init(|| stamp_of_read(self, local))
     }
 
     /// What messages call it.
@@ -165,7 +192,13 @@ impl Effects {
             return Ok(VertexResult::Context(context.clone()));
         }
         let context = Arc::new(self.read_context(local)?);
-        Ok(VertexResult::Context(slot.read.get_or_init(|| context).clone()))
+        let context = slot.read.get_or_init(|| context).clone();
+        if let (true, Some(_), Ok(handle)) = (context.watched, &self.recorder, Handle::try_current()) {
+            // It will be wanted when all is done, and now there is a core for it.
+            let (context, local) = (context.clone(), local.clone());
+            handle.spawn_blocking(move || context.stamp(&local));
+        }
+        Ok(VertexResult::Context(context))
     }
 
     fn read_context(&self, local: &Local) -> Result<Context, Cause> {
@@ -202,6 +235,8 @@ impl Effects {
             watched,
             absent,
             ignore: visible.into_ignore(),
+            picked: Mutex::default(),
+            stamp: OnceLock::new(),
             copy: OnceLock::new(),
             making: Mutex::new(()),
         })

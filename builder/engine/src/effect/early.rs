@@ -8,7 +8,10 @@ use std::{
 use image::folder::PlannedLayer;
 use oci::{Digest, Epoch};
 use store::ResultLayer;
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tree::LayerId;
 
 use super::{Effects, blob::LayerForms};
@@ -73,6 +76,13 @@ impl Encoding {
 /// Work that is under way until this is dropped.
 struct Under(Arc<Effects>);
 
+impl Under {
+    /// Archives a layer, and gives the turn back.
+    fn archive(self, layers: &[ResultLayer], at: usize, _turn: OwnedSemaphorePermit) {
+        self.0.archive(layers, at);
+    }
+}
+
 impl Drop for Under {
     fn drop(&mut self) {
         self.0.encoding.end();
@@ -96,9 +106,14 @@ impl Effects {
         };
         self.encoding.begin();
         let (under, layers, turns) = (Under(self.clone()), layers.clone(), self.encoding.turns.clone());
+        // At once where it may, without a task that would only ask for a thread: that wakes three of them for each step.
+        if let Ok(turn) = turns.clone().try_acquire_owned() {
+            handle.spawn_blocking(move || under.archive(&layers, at, turn));
+            return;
+        }
         handle.spawn(async move {
-            let _turn = turns.acquire_owned().await;
-            let _ended = tokio::task::spawn_blocking(move || under.0.archive(&layers, at)).await;
+            let Ok(turn) = turns.acquire_owned().await else { return };
+            let _ended = tokio::task::spawn_blocking(move || under.archive(&layers, at, turn)).await;
         });
     }
 

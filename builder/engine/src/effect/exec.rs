@@ -8,6 +8,7 @@ use std::{
         fs::{PermissionsExt, chown},
     },
     path::{Path, PathBuf},
+    sync::PoisonError,
 };
 
 use graph::{Exec, Network, Security};
@@ -60,6 +61,7 @@ impl Effects {
                 Security::Insecure => CapabilitySet::ALL,
             },
             protect_kernel_paths: exec.security == Security::Sandbox,
+            filter_calls: exec.security == Security::Sandbox,
             shm_size_bytes: exec.shm_size_bytes.unwrap_or(Spec::DEFAULT_SHM_SIZE_BYTES),
             limits: limits(exec),
         };
@@ -73,11 +75,10 @@ impl Effects {
             OverlayXattrs::default(),
             &image::scan::NoHashCache,
         )?;
-        // Before the folder is a layer that others mount: what was mounted on it is gone then.
-        drop(ended);
         self.check_rewritten(job, &layer, &below.stack)?;
         let ran = Ran { started, peak_memory_bytes };
-        self.keep_layer(job, base.as_layers(), layer, &writable.upper, &ran)
+        // Before the folder is a layer that others mount: what was mounted on it is gone then.
+        self.keep_layer(job, base.as_layers(), layer, &writable.upper, &ran, move || drop(ended))
     }
 
     /// Runs the process to its end, and gives what is left of it to be dropped, and the most memory that it used at once, in
@@ -90,8 +91,13 @@ impl Effects {
         job: &Job,
     ) -> Result<(Running, Option<u64>), Cause> {
         let (logs, stdout, stderr) = Logs::open(&self.sink, &self.clock, job.digest)?;
-        let mut running = sandbox::start(spec, Stdio::Streams { stdin: None, stdout, stderr })
-            .map_err(|error| self.not_started(error, below, spec, &exec.platform))?;
+        let stdio = Stdio::Streams { stdin: None, stdout, stderr };
+        let started = match &self.zygote {
+            Some(zygote) => zygote.start(spec, stdio),
+            None => sandbox::start(spec, stdio),
+        };
+        let mut running = started.map_err(|error| self.not_started(error, below, spec, &exec.platform))?;
+        self.make_spare();
         let handle = running.handle();
         let cancelled = job.cancel.on_set(move || {
             // A step that has ended meanwhile cannot be killed, and need not be.
@@ -117,7 +123,8 @@ impl Effects {
 
     /// Folders for what a process writes. The upper one is the root that the process sees: it looks as the one below.
     pub(crate) fn writable(&self, below: &Mounted) -> Result<Writable, Cause> {
-        let writable = Writable { upper: self.lease.new_folder()?, work: self.lease.new_work_folder()? };
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let writable = spare.map_or_else(|| self.new_writable(), Ok)?;
         if let Some((_, root)) = below.stack.lookup(&tree::LayerPath::root()) {
             let upper = &writable.upper;
             chown(upper, Some(root.uid), Some(root.gid)).map_err(Cause::io("chown", upper))?;
@@ -125,6 +132,19 @@ impl Effects {
             fs::set_permissions(upper, mode).map_err(Cause::io("chmod", upper))?;
         }
         Ok(writable)
+    }
+
+    fn new_writable(&self) -> Result<Writable, Cause> {
+        Ok(Writable { upper: self.lease.new_folder()?, work: self.lease.new_work_folder()? })
+    }
+
+    /// Makes the folders that the next step will write to, while this one runs and nobody waits for them.
+    fn make_spare(&self) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.is_none() {
+            // Where they cannot be made, the next step will say why.
+            *spare = self.new_writable().ok();
+        }
     }
 
     /// Makes the step's folder in its own layer, where the layers below lack it.

@@ -38,7 +38,7 @@ impl Effects {
         }
         let upper = self.lease.new_folder()?;
         write_plan(planned.plan(), planned.inputs(), &upper, UPPER)?;
-        self.keep_layer(job, below, planned.plan().layer.clone(), &upper, &ran)
+        self.keep_layer(job, below, planned.plan().layer.clone(), &upper, &ran, || ())
     }
 }
 

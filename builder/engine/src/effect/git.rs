@@ -78,7 +78,7 @@ impl Effects {
             Ok(bare.check_out(resolved, commit, &tree, &self.lease.new_folder()?)?)
         })?;
         let layer = diff(&root, &Stack::default(), OverlayXattrs::default(), &NoHashCache)?;
-        self.keep_layer(job, &[], layer, &root, &Ran { started, peak_memory_bytes: None })
+        self.keep_layer(job, &[], layer, &root, &Ran { started, peak_memory_bytes: None }, || ())
     }
 
     /// Does something with a commit that was fetched. A copy of the repository that is damaged is made anew, once.

@@ -44,6 +44,7 @@ use std::{
 
 use graph::{Ingredient, Op, Source, Vertex};
 use oci::{Digest, Epoch};
+use sandbox::{Writable, Zygote};
 use solver::DefinitionKey;
 use store::{Lease, LockName, Store, Waiting};
 use tree::LayerId;
@@ -86,6 +87,10 @@ pub(crate) struct Effects {
     pub(crate) etc: etc::Etc,
     /// What layers from elsewhere may take.
     pub(crate) limits: Limits,
+    /// What clones steps; without it this process does.
+    pub(crate) zygote: Option<Arc<Zygote>>,
+    /// Folders that were made for the next step.
+    pub(crate) spare: Mutex<Option<Writable>>,
     /// Set when the build ends or is stopped: for work that belongs to no vertex.
     pub(crate) over: Cancel,
     /// Content digests of layers that were asked for: a base's is the same at every step.

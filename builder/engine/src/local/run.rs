@@ -194,6 +194,7 @@ fn spec(
         },
         capabilities: CapabilitySet::docker_default(),
         protect_kernel_paths: true,
+        filter_calls: true,
         shm_size_bytes: Spec::DEFAULT_SHM_SIZE_BYTES,
         limits: Vec::new(),
     })

@@ -29,7 +29,7 @@ pub(super) fn stamp(folder: &Path, local: &Local) -> Option<Digest> {
 }
 
 /// The stamp of a context that the build has read; none where it is not, or may not be, that any more.
-pub(super) fn stamp_of_read(read: &Read, local: &Local) -> Option<Digest> {
+pub(crate) fn stamp_of_read(read: &Read, local: &Local) -> Option<Digest> {
     let check = Check {
         layer: &read.layer,
         hashes: &*read.hashes,

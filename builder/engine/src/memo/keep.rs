@@ -7,7 +7,6 @@ use store::Claims;
 
 use super::{
     answer::{Answer, Archive, Context, Image, Shown},
-    contexts,
     recorder::{Answered, Exported, Recorded},
 };
 use crate::{
@@ -90,7 +89,7 @@ fn answer(
     let events = events.iter().map(|event| Shown::of(event, age)).collect::<Option<Vec<Shown>>>()?;
     let contexts = locals.iter().map(|local| {
         let read = effects.contexts.read(local)?;
-        let stamp = contexts::stamp_of_read(&read, local)?;
+        let stamp = read.stamp(local)?;
         Some(Context::new(local, stamp))
     });
     let contexts = contexts.collect::<Option<Vec<Context>>>()?;

@@ -23,6 +23,7 @@ mod recorder;
 
 use std::path::PathBuf;
 
+pub(crate) use contexts::stamp_of_read;
 pub(crate) use keep::keep;
 pub use recall::{Recalled, recall};
 pub(crate) use recorder::Recorder;

@@ -193,7 +193,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::ends::last_block_by_walking, *};
 
     fn inflate(deflated: &[u8]) -> Vec<u8> {
         let mut plain = Vec::new();
@@ -305,8 +305,21 @@ mod tests {
         }
 
         #[test]
+        fn the_end_is_where_a_walk_ends(
+            plain in proptest::collection::vec(any::<u8>(), 0..2000), values in 1u8..=255, times in 1usize..200, level in 1u32..10,
+        ) {
+            // From one value to all of them: codes of any length, and blocks of any kind.
+            let plain: Vec<u8> = plain.iter().map(|byte| byte % values).collect::<Vec<u8>>().repeat(times);
+            let mut stream = Vec::new();
+            if compressed(&plain, Some(level), &mut stream) {
+                prop_assert_eq!(last_block(&stream), last_block_by_walking(&stream));
+            }
+        }
+
+        #[test]
         fn no_bytes_make_the_search_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             let _ = last_block(&bytes);
+            let _ = last_block_by_walking(&bytes);
         }
     }
 }

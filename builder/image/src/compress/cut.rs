@@ -58,10 +58,7 @@ impl Cutter {
         for byte in &bytes[unseen..early] {
             hash = (hash << 1).wrapping_add(GEAR[usize::from(*byte)]);
         }
-        let cut = bytes[early..last].iter().position(|byte| {
-            hash = (hash << 1).wrapping_add(GEAR[usize::from(*byte)]);
-            hash & mask == 0
-        });
+        let cut = self::cut(&bytes[early..last], &mut hash, mask);
         let taken = cut.map_or(last, |at| early + at + 1);
         if cut.is_some() || self.length + taken >= most {
             (self.length, self.hash) = (0, 0);
@@ -70,6 +67,32 @@ impl Cutter {
         (self.length, self.hash) = (self.length + taken, hash);
         (taken, false)
     }
+}
+
+/// The first byte behind which the hash has none of the mask's bits. Four bytes at a time, as most are no cut.
+fn cut(bytes: &[u8], hash: &mut u64, mask: u64) -> Option<usize> {
+    let step = |hash: u64, byte: u8| (hash << 1).wrapping_add(GEAR[usize::from(byte)]);
+    let (fours, rest) = bytes.as_chunks::<4>();
+    let behind = |hash: u64, four: &[u8; 4]| {
+        let first = step(hash, four[0]);
+        let second = step(first, four[1]);
+        let third = step(second, four[2]);
+        [first, second, third, step(third, four[3])]
+    };
+    for (at, four) in fours.iter().enumerate() {
+        let hashes = behind(*hash, four);
+        if hashes.iter().any(|hash| hash & mask == 0) {
+            let first = hashes.iter().position(|hash| hash & mask == 0)?;
+            *hash = hashes[first];
+            return Some(at * 4 + first);
+        }
+        *hash = hashes[3];
+    }
+    let found = rest.iter().position(|byte| {
+        *hash = step(*hash, *byte);
+        *hash & mask == 0
+    });
+    found.map(|at| fours.len() * 4 + at)
 }
 
 #[cfg(test)]

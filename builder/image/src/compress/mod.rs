@@ -16,6 +16,7 @@
 //! The two codecs with an index, estargz and zstd:chunked, are cut at files instead: see [`crate::seekable`].
 
 mod block;
+mod codes;
 mod cut;
 mod ends;
 mod known;

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     ops::Bound::{Excluded, Unbounded},
+    sync::Arc,
 };
 
 use tree::{Kind, Layer, LayerPath, Mtime, Node, Stack};
@@ -113,6 +114,25 @@ impl<'a> Target<'a> {
         self.placed.insert(path.clone(), Placed { node, content, group, fresh });
     }
 
+    /// Whether a resolved path is a folder in which there is nothing.
+    pub(super) fn is_bare(&self, path: &LayerPath) -> bool {
+        if path.is_root() {
+            let is_empty = |layer: &Arc<Layer>| layer.entries.is_empty();
+            return self.placed.is_empty() && self.base.layers().iter().all(is_empty);
+        }
+        let fresh = self.placed.get(path).is_some_and(|placed| placed.fresh && placed.node.is_directory());
+        fresh && self.placed_below(path).next().is_none()
+    }
+
+    /// Puts nodes into a folder that is bare, with all folders that they are in: a path comes once.
+    pub(super) fn put_all(
+        &mut self,
+        nodes: impl IntoIterator<Item = (LayerPath, Node, Option<ContentSource>, Option<u64>)>,
+    ) {
+        let placed = |(path, node, content, group)| (path, Placed { node, content, group, fresh: true });
+        self.placed.append(&mut nodes.into_iter().map(placed).collect());
+    }
+
     /// Changes the metadata of a folder.
     pub(super) fn change(&mut self, path: &LayerPath, change: impl FnOnce(&mut Node)) {
         if let Some(node) = self.lookup(path) {
@@ -178,12 +198,17 @@ impl<'a> Target<'a> {
         self.put(&parent, Node { hardlink: None, ..node }, None, None);
     }
 
-    fn forget_below(&mut self, path: &LayerPath) {
+    /// The paths below a path, as far as this layer has placed them.
+    fn placed_below(&self, path: &LayerPath) -> impl Iterator<Item = &LayerPath> {
         let bytes = path.as_bytes();
         let after = self.placed.range::<[u8], _>((Excluded(bytes), Unbounded)).map(|(below, _)| below);
         // Siblings such as `a.b` sort between `a` and `a/b`.
-        let near = after.take_while(|below| below.as_bytes().starts_with(bytes));
-        let below: Vec<LayerPath> = near.filter(|below| below.below(path).is_some()).cloned().collect();
+        let near = after.take_while(move |below| below.as_bytes().starts_with(bytes));
+        near.filter(move |below| below.below(path).is_some())
+    }
+
+    fn forget_below(&mut self, path: &LayerPath) {
+        let below: Vec<LayerPath> = self.placed_below(path).cloned().collect();
         for path in below {
             self.placed.remove(&path);
         }

@@ -36,6 +36,9 @@ pub(super) fn copy(
     for entry in entries.iter().filter(|entry| entry.node.hardlink.is_some()) {
         copier.groups.entry(entry.inode()).or_insert_with(|| copier.target.new_group());
     }
+    if source.include.is_empty() && spec.exclude.is_none() && copier.target.is_bare(&copier.top) {
+        return copier.place_all(&entries, &top.path);
+    }
     for entry in &entries {
         let below = entry.path.below(&top.path).unwrap_or_default();
         if below.is_root() {
@@ -135,15 +138,33 @@ impl Copier<'_, '_, '_, '_> {
         }
     }
 
-    fn put(&mut self, entry: &Entry<'_>, at: &LayerPath, node: Node) -> Result<(), CopyError> {
-        let mut group = None;
-        let mut content = None;
-        if let Kind::File { .. } = node.kind {
-            group = self.groups.get(&entry.inode()).copied();
-            content = Some(self.input.content(entry));
+    /// Places all that is below `from` where there is nothing yet: no entry meets another.
+    fn place_all(&mut self, entries: &[Entry<'_>], from: &LayerPath) -> Result<(), CopyError> {
+        let mut all = Vec::with_capacity(entries.len());
+        for entry in entries.iter().filter(|entry| entry.path != *from) {
+            // Most copies are of one name, and then both have the same path.
+            let at = match self.top == *from {
+                true => entry.path.clone(),
+                false => self.at(&entry.path.below(from).unwrap_or_default())?,
+            };
+            let node = self.copied(entry.node);
+            let (content, group) = self.content(entry, &node);
+            all.push((at, node, content, group));
         }
+        self.target.put_all(all);
+        Ok(())
+    }
+
+    fn put(&mut self, entry: &Entry<'_>, at: &LayerPath, node: Node) -> Result<(), CopyError> {
+        let (content, group) = self.content(entry, &node);
         self.target.put(at, node, content, group);
         Ok(())
+    }
+
+    /// Of a file where its bytes are, and with which others it is one.
+    fn content(&self, entry: &Entry<'_>, node: &Node) -> (Option<ContentSource>, Option<u64>) {
+        let Kind::File { .. } = node.kind else { return (None, None) };
+        (Some(self.input.content(entry)), self.groups.get(&entry.inode()).copied())
     }
 
     /// Makes the folders above `below` that waited for something to hold.

@@ -3,19 +3,15 @@
 use std::{
     fs::File,
     io::{self, Cursor, Read},
-    os::fd::AsFd,
 };
 
 use oci::Digest;
-use rustix::fs::OFlags;
 use tree::{Kind, LayerPath};
 
 use super::SourceFolder;
 use crate::{
-    beneath,
     contents::{Bytes, Contents},
     copy::{ContentSource, Plan},
-    scan::StatKey,
 };
 
 /// A plan, with the folders that its files come from.
@@ -56,7 +52,7 @@ impl PlannedLayer {
 impl Contents for PlannedLayer {
     fn open(&self, path: &LayerPath) -> io::Result<Box<dyn Bytes + '_>> {
         let kind = self.plan.layer.get(path).map(|node| &node.kind);
-        let Some(Kind::File { size, content }) = kind else { return Err(io::ErrorKind::NotFound.into()) };
+        let Some(Kind::File { size, .. }) = kind else { return Err(io::ErrorKind::NotFound.into()) };
         let (input, layer, from) = match self.plan.contents.get(path) {
             // A context's socket is an empty file in the manifest, and cannot be opened.
             _ if *size == 0 => return Ok(Box::new(io::empty())),
@@ -66,34 +62,29 @@ impl Contents for PlannedLayer {
         };
         let folder = self.inputs.get(input).and_then(|layers| layers.get(layer));
         let folder = folder.ok_or(io::ErrorKind::NotFound)?;
-        // NONBLOCK: a pipe that took a file's place must not make us wait; its size will be wrong.
-        let file = beneath::open(folder.root.as_fd(), from, OFlags::RDONLY | OFlags::NONBLOCK)?;
-        Ok(match folder.key(&file, content) {
-            Some(key) => Box::new(Known { file: file.into(), key, digest: *content }),
-            None => Box::new(File::from(file)),
-        })
+        let file = folder.open(from)?;
+        Ok(Box::new(OfFolder { file: file.into(), folder }))
     }
 }
 
-/// A file whose digest is remembered.
-struct Known {
+/// A file of a folder, of whose files digests may be remembered.
+struct OfFolder<'a> {
     file: File,
-    key: StatKey,
-    digest: Digest,
+    folder: &'a SourceFolder,
 }
 
-impl Read for Known {
+impl Read for OfFolder<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.file.read(buffer)
     }
 }
 
-impl Bytes for Known {
-    fn known(&self) -> Option<Digest> {
-        Some(self.digest)
+impl Bytes for OfFolder<'_> {
+    fn is_known(&self, digest: &Digest) -> bool {
+        self.folder.key(&self.file, digest).is_some()
     }
 
-    fn is_still(&self) -> bool {
-        StatKey::of_file(&self.file) == Ok(self.key)
+    fn append_to(&mut self, out: &mut Vec<u8>, expected: usize) -> io::Result<usize> {
+        self.file.append_to(out, expected)
     }
 }

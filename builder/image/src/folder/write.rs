@@ -169,12 +169,11 @@ impl<'a> Writer<'a> {
             None => return Err(no_content()),
         };
         let source = self.inputs.get(input).and_then(|layers| layers.get(layer)).ok_or_else(no_content)?;
-        // A context's socket is an empty file in the manifest, and cannot be opened. NONBLOCK: a pipe that
-        // took the file's place must not make us wait.
+        // A context's socket is an empty file in the manifest, and cannot be opened.
         if *size == 0 {
             return Ok(());
         }
-        let opened = match beneath::open(source.root.as_fd(), from, OFlags::RDONLY | OFlags::NONBLOCK) {
+        let opened = match source.open(from) {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ISDIR) if source.verify => {
                 return Err(FolderError::Changed { path: from.clone() });
             }

@@ -41,11 +41,12 @@ impl Source<'_> {
         let start = out.len();
         let mut reader = self.open(path)?;
         let size = usize::try_from(contents.size).map_err(|_| too_large(path))?;
-        out.resize(start + size, 0);
-        fill(path, contents.size, 0, &mut *reader, &mut out[start..])?;
-        ends(path, contents.size, &mut *reader)?;
-        let sure = reader.known() == Some(contents.digest) && reader.is_still();
-        if self.options.verify && !sure {
+        let found = reader.append_to(out, size).map_err(|source| read_failed(path, source))?;
+        if found != size {
+            let found = u64::try_from(found).ok().filter(|found| *found < contents.size);
+            return Err(AppendError::Size { path: shown(path), expected: contents.size, found }.into());
+        }
+        if self.options.verify && !reader.is_known(&contents.digest) {
             self.check(path, contents.digest, Digest::of(&out[start..]))?;
         }
         out.resize(out.len() + padding(contents.size) as usize, 0);
@@ -135,9 +136,12 @@ fn shown(path: &LayerPath) -> String {
     String::from_utf8_lossy(path.as_bytes()).into_owned()
 }
 
-fn too_large(path: &LayerPath) -> LayerTarError {
-    let source = io::ErrorKind::FileTooLarge.into();
+fn read_failed(path: &LayerPath, source: io::Error) -> LayerTarError {
     AppendError::Read { path: shown(path), source }.into()
+}
+
+fn too_large(path: &LayerPath) -> LayerTarError {
+    read_failed(path, io::ErrorKind::FileTooLarge.into())
 }
 
 /// Reads as many bytes as there is room for, of a file of `size` bytes of which `before` were read.
@@ -173,7 +177,7 @@ fn read(path: &LayerPath, reader: &mut dyn Bytes, room: &mut [u8]) -> Result<usi
     loop {
         match reader.read(room) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(source) => return Err(AppendError::Read { path: shown(path), source }.into()),
+            Err(source) => return Err(read_failed(path, source)),
             Ok(read) => return Ok(read),
         }
     }

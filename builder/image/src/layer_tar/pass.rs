@@ -128,13 +128,13 @@ impl<'a> Source<'a> {
         self.append_head(path, node, &mut head)?;
         send(head, out)?;
         let mut reader = self.open(path)?;
-        let known = reader.known() == Some(expected.digest);
-        if self.options.verify && !known {
+        let verify = self.options.verify;
+        if verify && !reader.is_known(&expected.digest) {
             let found = self.write_and_hash(path, expected, &mut *reader, out)?;
             self.check(path, expected.digest, found)?;
         } else {
             self.write_pieces(path, expected, &mut *reader, out)?;
-            if self.options.verify && !reader.is_still() {
+            if verify && !reader.is_known(&expected.digest) {
                 return Err(LayerTarError::Written { path: path.clone() });
             }
         }

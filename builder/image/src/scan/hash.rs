@@ -1,10 +1,14 @@
 //! Digests of files' contents, taken once.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    cell::RefCell,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use oci::{Digest, Hasher};
 use rustix::{
-    fs::{AtFlags, Mode, OFlags, Statx, StatxFlags, openat, statx},
+    buffer::spare_capacity,
+    fs::{Mode, OFlags, Stat, Statx, fstat, openat},
     io::{Errno, read},
 };
 use tree::LayerPath;
@@ -54,7 +58,19 @@ impl HashCache for NoHashCache {
 impl StatKey {
     /// What an open file is known by now.
     pub(crate) fn of_file(file: &impl AsFd) -> Result<StatKey, Errno> {
-        Ok(StatKey::of(&statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?))
+        Ok(StatKey::of_open(&fstat(file)?))
+    }
+
+    fn of_open(stat: &Stat) -> StatKey {
+        let nanoseconds =
+            |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
+        StatKey {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: u64::try_from(stat.st_size).unwrap_or_default(),
+            mtime_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec as i64),
+            ctime_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec as i64),
+        }
     }
 
     pub(super) fn of(stat: &Statx) -> StatKey {
@@ -99,18 +115,18 @@ pub(super) fn content(
         Err(Errno::NOENT | Errno::LOOP) => return Err(ScanError::Changed { path: path.clone() }),
         other => other.map_err(failed("open", path))?,
     };
+    // Once, behind the last byte: the key holds a time that only goes on, so that what it is then it was before.
     let unchanged = || {
         if is_still {
             return Ok(());
         }
-        let now =
-            statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).map_err(failed("statx", path))?;
-        let same = StatKey::of(&now) == key && now.stx_mode == stat.stx_mode;
+        let now = fstat(&file).map_err(failed("fstat", path))?;
+        let same = StatKey::of_open(&now) == key && now.st_mode == u32::from(stat.stx_mode);
         if same { Ok(()) } else { Err(ScanError::Changed { path: path.clone() }) }
     };
+    let hashed = hash(&file, stat.stx_size);
     unchanged()?;
-    let (digest, length) = hash(&file, stat.stx_size, is_still).map_err(failed("read", path))?;
-    unchanged()?;
+    let (digest, length) = hashed.map_err(failed("read", path))?;
     if length != stat.stx_size {
         return Err(ScanError::Changed { path: path.clone() });
     }
@@ -118,21 +134,32 @@ pub(super) fn content(
     Ok(Content { digest, file: Some(file) })
 }
 
-/// Reads a file to its end, or, where that is known, so many bytes. Gives how many there were.
-fn hash(file: &OwnedFd, size: u64, is_still: bool) -> Result<(Digest, u64), Errno> {
-    let mut hasher = Hasher::new();
-    let mut buffer = vec![0; usize::try_from(size).unwrap_or(usize::MAX).min(256 << 10)];
-    let mut length = 0;
-    while !is_still || length < size {
-        match read(file, buffer.as_mut_slice()) {
-            Ok(0) => break,
-            Ok(more) => {
-                hasher.update(&buffer[..more]);
-                length += more as u64;
-            }
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
+/// How much of a file is read at once.
+const PIECE: usize = 256 << 10;
+
+/// Reads so many bytes of a file, or as many as there are. Gives how many there were.
+fn hash(file: &OwnedFd, size: u64) -> Result<(Digest, u64), Errno> {
+    thread_local! {
+        // Most files are small, and room for each would cost as much as reading it.
+        static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
-    Ok((hasher.finish(), length))
+    BUFFER.with_borrow_mut(|buffer| {
+        buffer.clear();
+        buffer.reserve(usize::try_from(size).unwrap_or(PIECE).min(PIECE));
+        let mut hasher = Hasher::new();
+        let mut length = 0;
+        while length < size {
+            buffer.clear();
+            match read(file, spare_capacity(buffer)) {
+                Ok(0) => break,
+                Ok(_) => {
+                    hasher.update(buffer);
+                    length += buffer.len() as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok((hasher.finish(), length))
+    })
 }

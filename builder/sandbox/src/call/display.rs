@@ -80,6 +80,7 @@ impl Call {
             Call::EnterWorkingDirectory { path } => write!(f, "chdir({})", text(path)),
             Call::BoundCapabilities { keep } => write!(f, "prctl(PR_CAPBSET_DROP, all but {keep})"),
             Call::SetGroups { gids } => write!(f, "setgroups({gids:?})"),
+            Call::InstallFilter { filter: _ } => write!(f, "seccomp(filter)"),
             Call::SetIds { uid, gid } => write!(f, "setresgid({gid}), setresuid({uid})"),
             Call::SetCapabilities { keep } => write!(f, "capset({keep})"),
             Call::SetMask { mask } => write!(f, "umask({mask:04o})"),

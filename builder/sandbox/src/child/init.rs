@@ -22,7 +22,7 @@ impl Child<'_> {
             Ok(signals) => signals,
             Err(errno) => self.give_up(index, Fault::new(Syscall::Signalfd, errno)),
         };
-        let command = match sys::spawn(&self.stack, |child: &Child<'_>| child.become_command(), self) {
+        let command = match sys::spawn(self.stack, |child: &Child<'_>| child.become_command(), self) {
             Ok(pid) => pid,
             Err(errno) => self.give_up(index, Fault::new(Syscall::Vfork, errno)),
         };

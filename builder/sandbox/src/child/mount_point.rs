@@ -107,7 +107,8 @@ impl Child<'_> {
                 let lent = if at.stays { None } else { self.mode_there(&at.path)? };
                 let point = self.mount_point(call, at, Kind::Directory)?;
                 fchdir(&point).at(Syscall::Fchdir)?;
-                mount(made.name, c".", made.kind, made.flags, made.options.as_c_str()).at(Syscall::Mount)?;
+                mount(made.name.as_c_str(), c".", made.kind.as_c_str(), made.flags, made.options.as_c_str())
+                    .at(Syscall::Mount)?;
                 self.mounted(call);
                 match lent {
                     Some(mode) if !made.flags.contains(MountFlags::RDONLY) => self.set_mode(&at.path, mode),

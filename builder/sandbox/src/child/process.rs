@@ -119,6 +119,7 @@ impl Child<'_> {
             Call::EnterWorkingDirectory { path } => chdir(path.as_c_str()).at(Syscall::Chdir),
             Call::BoundCapabilities { keep } => bound_capabilities(keep.bits()),
             Call::SetGroups { gids } => sys::set_groups(gids).at(Syscall::Setgroups),
+            Call::InstallFilter { filter } => sys::install_filter(filter.instructions()).at(Syscall::Seccomp),
             Call::SetIds { uid, gid } => {
                 sys::set_gid(*gid).at(Syscall::Setresgid)?;
                 sys::set_uid(*uid).at(Syscall::Setresuid)

@@ -120,26 +120,20 @@ impl Planner<'_> {
         }
     }
 
-    fn mount_stays(
-        &mut self,
-        path: &str,
-        kind: &'static CStr,
-        name: &'static CStr,
-        flags: MountFlags,
-        options: &str,
-    ) {
-        self.mount_new(path, NewFileSystem { kind, name, flags, options: known(options) }, false);
+    fn mount_stays(&mut self, path: &str, kind: &CStr, name: &CStr, flags: MountFlags, options: &str) {
+        self.mount_new(
+            path,
+            NewFileSystem { kind: kind.into(), name: name.into(), flags, options: known(options) },
+            false,
+        );
     }
 
-    fn mount_optional(
-        &mut self,
-        path: &str,
-        kind: &'static CStr,
-        name: &'static CStr,
-        flags: MountFlags,
-        options: &str,
-    ) {
-        self.mount_new(path, NewFileSystem { kind, name, flags, options: known(options) }, true);
+    fn mount_optional(&mut self, path: &str, kind: &CStr, name: &CStr, flags: MountFlags, options: &str) {
+        self.mount_new(
+            path,
+            NewFileSystem { kind: kind.into(), name: name.into(), flags, options: known(options) },
+            true,
+        );
     }
 
     fn mount_new(&mut self, path: &str, made: NewFileSystem, optional: bool) {

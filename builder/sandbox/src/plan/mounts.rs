@@ -96,8 +96,8 @@ impl Planner<'_> {
 fn tmpfs(size_bytes: Option<u64>, mode: u32, readonly: bool) -> Result<Source, Error> {
     let size = size_bytes.map(|size| format!(",size={size}")).unwrap_or_default();
     Ok(Source::New(NewFileSystem {
-        kind: c"tmpfs",
-        name: c"tmpfs",
+        kind: c"tmpfs".into(),
+        name: c"tmpfs".into(),
         flags: if readonly { MountFlags::NOSUID | MountFlags::RDONLY } else { MountFlags::NOSUID },
         options: c_string("the options of a tmpfs", format!("mode={:04o}{size}", mode & 0o7777))?,
     }))

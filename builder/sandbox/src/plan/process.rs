@@ -1,13 +1,13 @@
 //! From PID 1 to the running command.
 //!
-//! A seccomp filter, once there is one, goes right before [`Call::SetIds`]: without `no_new_privs`, which
-//! would break `sudo`, installing one needs CAP_SYS_ADMIN, and everything after it must be allowed by it.
+//! The seccomp filter goes right before [`Call::SetIds`]: without `no_new_privs`, which would break `sudo`, installing
+//! one needs CAP_SYS_ADMIN, and everything after it must be allowed by it.
 
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 
 use super::{Planner, absolute, c_string};
-use crate::{Call, Error, Spec};
+use crate::{Call, Error, Filter, Spec};
 
 /// What new files do not get, whatever the caller's mask is.
 const MASK: u32 = 0o022;
@@ -29,8 +29,12 @@ impl Planner<'_> {
             Call::EnterWorkingDirectory { path: absolute("the working directory", &spec.cwd)? },
             Call::BoundCapabilities { keep: spec.capabilities },
             Call::SetGroups { gids: spec.user.additional_gids.clone() },
-            Call::SetIds { uid, gid },
         ]);
+        if spec.filter_calls && self.kernel.seccomp {
+            let filter = Filter::docker_default(spec.capabilities);
+            self.calls.extend(filter.map(|filter| Call::InstallFilter { filter }));
+        }
+        self.calls.push(Call::SetIds { uid, gid });
         if uid == 0 {
             self.calls.push(Call::SetCapabilities { keep: spec.capabilities });
         }

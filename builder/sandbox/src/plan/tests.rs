@@ -12,6 +12,7 @@ fn new_kernel() -> Kernel {
         lowerdir_append: true,
         mount_setattr: true,
         make_devices: true,
+        seccomp: true,
         unified_cgroup: true,
         root: RootKind::Mount,
     }
@@ -44,6 +45,7 @@ fn spec() -> Spec {
         network: Network::Host,
         capabilities: CapabilitySet::docker_default(),
         protect_kernel_paths: true,
+        filter_calls: true,
         shm_size_bytes: Spec::DEFAULT_SHM_SIZE_BYTES,
         limits: vec![],
     }
@@ -120,6 +122,7 @@ dup2(0, 1, 2)
 chdir(/)
 prctl(PR_CAPBSET_DROP, all but 00000000a80425fb)
 setgroups([])
+seccomp(filter)
 setresgid(0), setresuid(0)
 capset(00000000a80425fb)
 umask(0022)
@@ -198,6 +201,7 @@ fn the_root_is_left_before_capabilities_are_dropped_and_masks_come_last() {
         at("chdir"),
         at("prctl(PR_CAPBSET_DROP"),
         at("setgroups([7])"),
+        at("seccomp(filter)"),
         at("setresgid(6), setresuid(5)"),
         at("umask"),
         at("close_range"),
@@ -211,8 +215,10 @@ fn the_root_is_left_before_capabilities_are_dropped_and_masks_come_last() {
 fn an_insecure_step_sees_the_kernel_as_it_is() {
     let mut spec = spec();
     spec.protect_kernel_paths = false;
+    spec.filter_calls = false;
     spec.capabilities = CapabilitySet::ALL;
     let calls = text(&spec, &new_kernel());
+    assert!(!calls.iter().any(|call| call.starts_with("seccomp")));
     assert!(!calls.iter().any(|call| call.starts_with("mask") || call.starts_with("read-only")));
     position(&calls, "mount sysfs(nodev,noexec,nosuid) on /sys");
 }

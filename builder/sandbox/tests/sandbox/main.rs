@@ -6,5 +6,6 @@ mod isolation;
 mod lifetime;
 mod mounts;
 mod process;
+mod seccomp;
 mod support;
 mod terminal;

@@ -4,10 +4,11 @@ use std::fs::{self, File};
 use std::io::{Read, Seek};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sandbox::{
     CapabilitySet, Error, Kernel, Mount, MountKind, Network, Report, Rootfs, Running, Spec, Status, Stdio,
-    User, Writable, start_on,
+    User, Writable, Zygote, start_on,
 };
 use tempfile::TempDir;
 
@@ -23,6 +24,8 @@ pub struct Step {
     pub folder: TempDir,
     pub spec: Spec,
     pub kernel: Kernel,
+    /// What clones it; if none, the test does.
+    pub zygote: Option<Arc<Zygote>>,
 }
 
 /// What a step wrote, and how it ended.
@@ -69,10 +72,11 @@ impl Step {
             network: Network::Host,
             capabilities: CapabilitySet::docker_default(),
             protect_kernel_paths: true,
+            filter_calls: true,
             shm_size_bytes: Spec::DEFAULT_SHM_SIZE_BYTES,
             limits: vec![],
         };
-        Some(Step { folder, spec, kernel: *Kernel::get() })
+        Some(Step { folder, spec, kernel: *Kernel::get(), zygote: None })
     }
 
     /// A path in the step's folder.
@@ -121,7 +125,11 @@ impl Step {
             stdout: out.try_clone().expect("there are descriptors").into(),
             stderr: err.try_clone().expect("there are descriptors").into(),
         };
-        Ok((start_on(&self.spec, stdio, &self.kernel)?, out, err))
+        let running = match &self.zygote {
+            Some(zygote) => zygote.start(&self.spec, stdio),
+            None => start_on(&self.spec, stdio, &self.kernel),
+        };
+        Ok((running?, out, err))
     }
 
     /// Runs a script to its end.

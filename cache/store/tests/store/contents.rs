@@ -1,6 +1,7 @@
 //! Blobs, downloads, layers and their forms.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{Read, Write},
     ops::ControlFlow,
@@ -8,7 +9,7 @@ use std::{
 };
 
 use crate::fixture::{add_form, add_layer, count, layer, manifest, open, record};
-use oci::{BlobDigest, Digest, Epoch};
+use oci::{BlobDigest, DiffId, Digest, Epoch, MediaType};
 use rustix::thread::CapabilitySet;
 use store::{Codec, Download, Error, LayerBlob, LockName, Origin, Record, ResultLayer, Store};
 use tree::{Layer, LayerId};
@@ -258,6 +259,41 @@ fn a_layer_has_a_blob_for_each_codec() {
 }
 
 #[test]
+fn a_new_blob_is_known_as_a_layers_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path(), "1");
+    let lease = store.lease().expect("a lease");
+    let id = store.commit_layer(&lease, &manifest("x", 0), None, None).expect("added");
+    let codec = Codec("gzip 6".to_owned());
+    let digest = Digest::of(b"gzip");
+    let form = LayerBlob {
+        diff_id: DiffId::of_tar(Digest::of(b"tar")),
+        blob: BlobDigest::of_blob(digest),
+        size_bytes: 4,
+        diff_size_bytes: 3,
+        media_type: MediaType("x".to_owned()),
+        annotations: BTreeMap::new(),
+    };
+    // The second is there already, and goes.
+    for _ in 0..2 {
+        let mut new = store.new_blob(&lease).expect("begun");
+        new.write_all(b"gzip").expect("written");
+        new.commit_as(&id, &codec, &form).expect("added");
+        assert_eq!(store.layer_blob(&lease, &id, &codec).expect("asked").as_ref(), Some(&form));
+        assert_eq!(store.blob_bytes(&lease, &digest).expect("here"), b"gzip");
+    }
+    assert!(store.has_layer(&lease, &id).expect("asked"));
+    let used = fs::read_dir(store.root().join("leases")).expect("listed").next().expect("this one");
+    let used = fs::read_to_string(used.expect("listed").path()).expect("read");
+    assert!(
+        used.contains(&format!("blob {digest}")) && used.contains(&format!("layer {}", id.digest())),
+        "{used}"
+    );
+    drop(lease);
+    assert_eq!(fs::read_dir(store.root().join("tmp")).expect("listed").count(), 0);
+}
+
+#[test]
 fn the_first_result_of_an_operation_is_adopted() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(folder.path(), "1");
@@ -290,9 +326,14 @@ fn the_end_of_a_step_is_one_change() {
     let finish = |name: &str, created, mtime| {
         let (_, made) = layer(&lease, "x");
         let manifest = manifest("x", mtime);
-        let kept = store.finish_step(&lease, manifest, &made, origin(created), |kept| {
-            Some(Record { result: vec![kept], ..record(name, &[]) })
-        });
+        let kept = store.finish_step(
+            &lease,
+            manifest,
+            &made,
+            origin(created),
+            || (),
+            |kept| Some(Record { result: vec![kept], ..record(name, &[]) }),
+        );
         assert!(!made.exists(), "taken or removed");
         kept.expect("finished")
     };

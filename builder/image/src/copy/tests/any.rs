@@ -71,4 +71,21 @@ proptest! {
             prop_assert!(is_file);
         }
     }
+
+    #[test]
+    fn where_there_is_nothing_yet_a_copy_is_what_it_is_elsewhere(
+        base in words(), source in words(), from in text(), to in text(), contents_only in any::<bool>(),
+    ) {
+        let (base, source) = (stack(&base), stack(&source));
+        let mut spec = spec(&format!("{from} {to}"));
+        spec.contents_only = contents_only;
+        let planned = plan(&base, &source, &spec);
+        // A pattern that leaves nothing out makes each path be looked at; of several mistakes in what a wildcard matches,
+        // another one may then be told.
+        let nothing = |_: &LayerPath| false;
+        spec.exclude = Some(&nothing);
+        if planned.is_ok() || !contains_wildcard(from.as_bytes()) {
+            prop_assert_eq!(planned, plan(&base, &source, &spec));
+        }
+    }
 }
