@@ -16,9 +16,9 @@ impl Store {
     /// same operation made the same content before, the earlier layer is the one that the record is about, and what was
     /// made now is removed.
     ///
-    /// `folder` is as for [`Store::commit_layer`]. `settle` is called when all that can be done without it is done, and returns
-    /// when nobody has anything mounted on the folder any more. `record` makes the record, if there is one, of the layer that counts;
-    /// all other layers of its result are here, and named in the lease. It must not ask the store.
+    /// `folder` is as for [`Store::commit_layer`]. `settle` is called when all that can be done without it is done, and
+    /// returns when nobody has anything mounted on the folder any more. `record` makes the record, if there is one, of the
+    /// layer that counts; all other layers of its result are here, and named in the lease. It must not ask the store.
     ///
     /// # Errors
     /// The state folder cannot be written.
