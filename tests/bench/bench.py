@@ -4,9 +4,11 @@
 The same Dockerfiles through several builders, phase by phase: cold (the builder knows nothing), noop (again, nothing
 changed, the archive is there), noop-new (again, the archive is gone), edit (one file of the context changed). Every phase
 ends with an OCI archive on disk. Builders take turns, run by run, so that the machine's drift hits all of them; what was
-written before is flushed before each timing, and nothing is removed between two timings (disk.py). For each: wall seconds, processor
-seconds and peak memory of all that the builder started, and the size of the archive. BENCH_DIR chooses the work folder."""
+written before is flushed before each timing, and nothing is removed between two timings. For each: wall seconds, processor
+seconds and peak memory of all that the builder started, and the size of the archive. All stands on a new file system, in a file
+in BENCH_DIR (disk.py)."""
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -93,6 +95,12 @@ def show(results, name):
             print(f"{name:8}{phase:9}{'   '.join(cells)}", flush=True)
 
 
+def processors():
+    """The ticks that this machine's processors had, and those of them that its host gave to others."""
+    ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return sum(ticks), ticks[7]
+
+
 def machine():
     cpu = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                 if line.startswith("model name")), platform.machine())
@@ -100,16 +108,12 @@ def machine():
     return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "memory_gib": memory, "kernel": platform.release()}
 
 
+@contextlib.contextmanager
 def work_folder():
-    """Where contexts, states and archives are, once it is fit to be measured in. From here on a benchmark that is told to
-    end ends what it has started."""
+    """Where contexts, states and archives are. From here on a benchmark that is told to end ends what it has started."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    work = Path(os.environ.get("BENCH_DIR") or Path(tempfile.gettempdir()) / "kiln-bench")
-    work.mkdir(parents=True, exist_ok=True)
-    # Of a benchmark that was killed.
-    disk.remove(work, work.glob("*-state-*"))
-    disk.settle(work)
-    return work
+    with disk.of_its_own(Path(os.environ.get("BENCH_DIR") or Path(tempfile.gettempdir()) / "kiln-bench")) as work:
+        yield work
 
 
 def main():
@@ -128,8 +132,13 @@ def main():
                  f"builders: {', '.join(PEERS)}")
     if "steps" in names and "nosteps" not in names:
         names.insert(names.index("steps") + 1, "nosteps")
-    work = work_folder()
-    started, clock = time.strftime("%Y-%m-%d %H:%M"), time.monotonic()
+    with work_folder() as work:
+        return write(work, a, names, peers)
+
+
+def write(work, a, names, peers):
+    """Measures and writes what was found."""
+    started, clock, before = time.strftime("%Y-%m-%d %H:%M"), time.monotonic(), processors()
     builders, floors = [], []
     try:
         builders.append(Kiln(work, a.kiln))
@@ -140,7 +149,9 @@ def main():
     finally:
         for ended in [*builders, *floors]:
             ended.stop()
-    document = {"date": started, "machine": machine(), "runs": a.runs, "minutes": round((time.monotonic() - clock) / 60, 1),
+    ticks, stolen = (now - then for now, then in zip(processors(), before))
+    document = {"date": started, "machine": machine(), "stolen": round(stolen / ticks, 3), "runs": a.runs,
+                "minutes": round((time.monotonic() - clock) / 60, 1),
                 "command": f"tests/bench/run.sh --runs {a.runs} --only {','.join(names)} --peers {','.join(peers)}",
                 "builders": {builder.name: builder.version for builder in builders},
                 "runc": next((floor.version for floor in floors if isinstance(floor, Runc)), None), "results": results}

@@ -1,22 +1,23 @@
-"""What is old must not cost what is timed.
+"""A disk of a benchmark's own: what stood on the machine's before must not cost what is timed.
 
-ext4 without a journal does not use the inode of a removed file again for six minutes, and passes over all of them one by one
-whenever it makes a file: after a large tree was removed, files take ten times as long to make, whoever makes them. So nothing
-is removed between two timings. Old states only lose their bytes; they go when all is measured, and a benchmark that begins
-soon after waits, where the file system is of that kind."""
+ext4 without a journal passes over the inodes of removed files for six minutes, one by one, whenever it makes a file: after
+somebody removed a large tree, files take ten times as long to make, whoever makes them. So a benchmark makes a new ext4, with
+the journal that mkfs.ext4 gives to people's disks, in a file of this machine's disk, and gives the file back in the end.
+Nothing is removed in it between two timings; old states lose the bytes of their large files only."""
 import contextlib
 import os
 import shutil
 import stat
 import subprocess
-import time
+import sys
 from pathlib import Path
 
-# A minute after the removal, and five more while the block that the inode stands in is being changed: fs/ext4/ialloc.c.
-PASSED_OVER_SECONDS = 361
+MOST_BYTES = 24 << 30
+# Left to the machine.
+SPARE_BYTES = 2 << 30
+# Of all the states of all builders; ext4 cannot add any later.
+INODES = 4_000_000
 LARGE_BYTES = 1 << 20
-MANY = 5000
-STAMP = "removed"
 
 
 def hollow(folder):
@@ -29,28 +30,40 @@ def hollow(folder):
                     os.truncate(file, 0)
 
 
-def remove(work, folders):
-    """Removes trees of a benchmark's work folder when all is measured, and notes when it was much."""
-    names = 0
-    for folder in folders:
-        names += sum(len(folders) + len(files) for _, folders, files in os.walk(folder))
-        shutil.rmtree(folder, ignore_errors=True)
-    if names > MANY:
-        (work / STAMP).touch()
+def _run(*argv):
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{argv[0]} exited {done.returncode}: {done.stderr.strip()}\nThe benchmark makes a file system of its own, for which it "
+                 "must be root and loop devices must be there.")
+    return done.stdout.strip()
 
 
-def _passes_over(folder):
-    """Whether a folder is on ext4 without a journal."""
-    found = subprocess.run(["findmnt", "-no", "FSTYPE,SOURCE", "--target", folder], capture_output=True, text=True, check=False)
-    kind, _, source = found.stdout.strip().partition(" ")
-    return kind == "ext4" and not list(Path("/proc/fs/jbd2").glob(f"{Path(source.strip()).resolve().name}-*"))
+def _end(mounted, file):
+    """Unmounts what is mounted there and below, and gives the file's room back."""
+    if os.path.ismount(mounted):
+        subprocess.run(["umount", "--recursive", "--lazy", mounted], check=False)
+    file.unlink(missing_ok=True)
 
 
-def settle(work):
-    """Waits until what was removed is forgotten."""
-    if not (work / STAMP).exists() or not _passes_over(work):
-        return
-    left = (work / STAMP).stat().st_mtime + PASSED_OVER_SECONDS - time.time()
-    if left > 0:
-        print(f"waiting {left:.0f} s: large trees were removed just now, and this file system makes files slowly until it forgets them", flush=True)
-        time.sleep(left)
+@contextlib.contextmanager
+def of_its_own(folder):
+    """A new file system below a folder, as the path that it is mounted at."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file, mounted = folder / "disk.ext4", folder / "disk"
+    # Of a benchmark that was killed.
+    _end(mounted, file)
+    mounted.mkdir(exist_ok=True)
+    size = min(MOST_BYTES, shutil.disk_usage(folder).free - SPARE_BYTES)
+    try:
+        _run("fallocate", "--length", str(size), file)
+        _run("mkfs.ext4", "-q", "-N", str(INODES), "-E", "lazy_itable_init=0,lazy_journal_init=0", file)
+        # Past this machine's page cache, which the inner file system's would otherwise fill twice.
+        device = _run("losetup", "--find", "--show", "--direct-io=on", file)
+        try:
+            _run("mount", device, mounted)
+        finally:
+            # From now on it goes when it is unmounted.
+            _run("losetup", "--detach", device)
+        yield mounted
+    finally:
+        _end(mounted, file)

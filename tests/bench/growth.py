@@ -4,7 +4,7 @@
 How Kiln's time and memory grow: with the number of files of about 1 KB, and with the bytes. For each size: cold, noop (the
 archive is there) and edit (one file), each to an OCI archive. Writes DIR/growth-files.json and DIR/growth-mebibytes.json and
 draws them, and prints by how much each grows. The largest size of each is measured once. A size for which there is no room
-is left out, and that is said. BENCH_DIR chooses the work folder."""
+is left out, and that is said. All stands on a new file system, in a file in BENCH_DIR (disk.py)."""
 import argparse
 import json
 import shutil
@@ -13,7 +13,6 @@ import sys
 import time
 from pathlib import Path
 
-import disk
 import plot
 import workloads
 from bench import attempt, machine, one_phase, read_all, work_folder
@@ -61,8 +60,13 @@ def main():
     a.add_argument("--runs", type=int, default=3)
     a.add_argument("--out", required=True, type=Path)
     a = a.parse_args()
-    work = work_folder()
     a.out.mkdir(parents=True, exist_ok=True)
+    with work_folder() as work:
+        return grow(work, a)
+
+
+def grow(work, a):
+    """Measures each kind, and writes and draws what was found."""
     kiln, failed = Kiln(work, a.kiln), False
     try:
         for kind in KINDS:
@@ -81,9 +85,6 @@ def main():
                 (a.out / name).write_text(drawn)
     finally:
         kiln.stop()
-        (work / "out-growth.tar").unlink(missing_ok=True)
-        # The contexts of other workloads are kept; these are large.
-        disk.remove(work, (work / "contexts").glob("files-*"))
     return 1 if failed else 0
 
 

@@ -3,7 +3,8 @@
 # the raw numbers to docs/bench/ and makes docs/benchmarks.md of them, with the targets at its top. OUT names another folder
 # for both. As root. --targets leaves buildah out: all that the targets need; docker-next is the Docker of Debian's next release.
 # A whole run of 5 takes three quarters of an hour; do nothing else on the machine meanwhile. Run it twice: the page shows
-# whether both agree. KILN names the program; otherwise it is built. About 10 GB in BENCH_DIR, which is /tmp/kiln-bench unless set.
+# whether both agree. KILN names the program; otherwise it is built. In BENCH_DIR,
+# /tmp/kiln-bench unless set, it makes a file system of 24 GiB at most, and removes it.
 #
 # The other benchmarks: growth.sh, how Kiln grows; ship.sh, pulls and pushes; instructions.sh, what CI compares. table.sh docs
 # makes the page anew of what they measured last.

@@ -4,7 +4,7 @@
 One image of ten layers from a registry on this machine and to it, by several programs, which take turns run by run. Each
 begins with nothing: a state without images for a pull, an empty registry for a push. What was written before is flushed
 before each timing. For each: wall seconds, processor seconds and peak memory of all that the program started; the
-registry's own are not counted. BENCH_DIR chooses the work folder."""
+registry's own are not counted. All stands on a new file system, in a file in BENCH_DIR (disk.py)."""
 import argparse
 import json
 import os
@@ -16,7 +16,6 @@ import sys
 import time
 from pathlib import Path
 
-import disk
 from bench import machine, work_folder
 from builders import Buildah, Builder, Docker, Kiln, _words
 from meter import measured
@@ -151,7 +150,7 @@ def make_image(kiln, work, registry, mib):
     image = f"{registry.address}/ship:1"
     root = work / "ship-root"
     subprocess.run([kiln, "--root", root, "build", "-q", "--push", "-t", image, context], check=True, stdout=subprocess.DEVNULL)
-    return image, root
+    return image
 
 
 def measure(shippers, image, empty, runs):
@@ -188,12 +187,17 @@ def main():
     a.add_argument("--mib", type=int, default=500)
     a.add_argument("--json", required=True)
     a = a.parse_args()
-    work = work_folder()
+    with work_folder() as work:
+        return ship(work, a)
+
+
+def ship(work, a):
+    """Measures and writes what was found."""
     started = time.strftime("%Y-%m-%d %H:%M")
     full, empty = Registry(work / "registry", free_port()), Registry(work / "registry-empty", free_port())
-    shippers, results, root = [], [], None
+    shippers, results = [], []
     try:
-        image, root = make_image(a.kiln, work, full, a.mib)
+        image = make_image(a.kiln, work, full, a.mib)
         shippers += [KilnShip(work, a.kiln), KilnBlobs(work, a.kiln)]
         for peer in filter(None, a.peers.split(",")):
             shippers.append({"skopeo": Skopeo, "buildah": BuildahShip, "docker": DockerShip}[peer](work))
@@ -201,8 +205,6 @@ def main():
     finally:
         for shipper in shippers:
             shipper.stop()
-        if root:
-            disk.remove(work, [root])
         full.stop()
         empty.stop()
     document = {"date": started, "machine": machine(), "runs": a.runs, "mib": a.mib, "layers": LAYERS,

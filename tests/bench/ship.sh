@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # ship.sh [--runs N] [--mib 500] [--peers skopeo,buildah,docker]: pulls and pushes by Kiln beside skopeo, buildah and Docker.
 # Writes the raw numbers to docs/bench/ and makes docs/benchmarks.md of them and of the newest of run.sh. OUT names another
-# folder for both. As root. KILN names the program; otherwise it is built. About 10 GB in BENCH_DIR, which is /tmp/kiln-bench
-# unless set.
+# folder for both. As root. KILN names the program; otherwise it is built. In BENCH_DIR, /tmp/kiln-bench unless
+# set, it makes a file system of 24 GiB at most, and removes it.
 set -euo pipefail
 . "$(dirname "$0")/program.sh"
 help_of ship.py "$@"

@@ -25,7 +25,13 @@ PHASES = {"cold": "nothing known", "noop": "nothing changed, the archive is ther
 def on(document):
     machine = document["machine"]
     return (f"{document['date']}, {document['runs']} run{'s' * (document['runs'] != 1)}; {machine['cpu']}, {machine['cores']} cores, "
-            f"{machine['memory_gib']} GiB, Linux {machine['kernel']}.")
+            f"{machine['memory_gib']} GiB, Linux {machine['kernel']}{stolen(document)}.")
+
+
+def stolen(document):
+    """What the machine's host gave to others meanwhile; the older numbers do not know it."""
+    share = document.get("stolen")
+    return "" if share is None else f"; {share:.1%} of its processors' time went to others"
 
 
 def cell(rows, wall_of_kiln):
@@ -132,7 +138,7 @@ disk, with gzip layers. In a cell: the median of the wall seconds (and how many 
 it the medians of the processor seconds, and of the peak resident memory (shared pages once), of all processes that the
 builder started, its daemon and its steps included. What was written before is flushed to disk before each timing. A cold
 build has a new state folder (Docker a new daemon, warmed up by a build of something else), and nothing is removed between
-two timings.
+two timings. All of it, Docker's data too, is on a new ext4 with a journal, as `mkfs.ext4` makes it, in a file of the machine's disk.
 
 {on(document)}
 """)
