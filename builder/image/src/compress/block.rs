@@ -8,6 +8,7 @@ use super::{
     Codec,
     cut::Sizes,
     ends::{Last, last_block},
+    fast::{Fast, SAMPLE},
     segment::{Run, runs},
 };
 
@@ -82,8 +83,11 @@ pub(super) const DEFLATE_END: [u8; 2] = [3, 0];
 /// A whole gzip member (RFC 1952). Depends on nothing but the level and the bytes.
 pub(crate) fn gzip_member(plain: &[u8], level: Option<u32>) -> Vec<u8> {
     let mut member = GZIP_HEADER.to_vec();
-    if !compressed(plain, level, &mut member) {
+    let end = compressed(plain, level, &mut member);
+    if end.is_none() {
         stored(plain, &mut member);
+    }
+    if end != Some(End::Marked) {
         member.extend(DEFLATE_END);
     }
     member.extend(crc32fast::hash(plain).to_le_bytes());
@@ -97,10 +101,13 @@ fn deflate(plain: &[u8], level: Option<u32>, runs: &[Run]) -> Vec<u8> {
     for run in runs {
         let plain = &plain[run.bytes.clone()];
         let start = bytes.len();
-        let shrunk = !run.stored
-            && compressed(plain, level, &mut bytes)
-            && go_on(&mut bytes, start)
-            && bytes.len() - start < stored_size(plain.len());
+        let end = if run.stored { None } else { compressed(plain, level, &mut bytes) };
+        let can_go_on = match end {
+            None => false,
+            Some(End::Open) => true,
+            Some(End::Marked) => go_on(&mut bytes, start),
+        };
+        let shrunk = can_go_on && bytes.len() - start < stored_size(plain.len());
         if !shrunk {
             bytes.truncate(start);
             stored(plain, &mut bytes);
@@ -109,48 +116,70 @@ fn deflate(plain: &[u8], level: Option<u32>, runs: &[Run]) -> Vec<u8> {
     bytes
 }
 
-/// Appends a whole deflate stream, unless stored blocks would not be longer; then what was appended is of no use.
-fn compressed(plain: &[u8], level: Option<u32>, bytes: &mut Vec<u8>) -> bool {
-    let level = level.unwrap_or_else(|| suited(plain));
-    if level == 0 {
-        return false;
+/// How a deflate stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Its last block is marked as the last of all.
+    Marked,
+    /// At a byte's border, and another one can follow.
+    Open,
+}
+
+/// Appends a deflate stream, unless stored blocks would not be longer; then what was appended is of no use.
+fn compressed(plain: &[u8], level: Option<u32>, bytes: &mut Vec<u8>) -> Option<End> {
+    if level == Some(0) {
+        return None;
     }
     let start = bytes.len();
-    bytes.resize(start + stored_size(plain.len()), 0);
-    let used =
-        with_compressor(level, |compressor| compressor.deflate_compress(plain, &mut bytes[start..]).ok());
+    let room = stored_size(plain.len());
+    // Eight bytes more, as those are written at once.
+    bytes.resize(start + room + 8, 0);
+    let to = &mut bytes[start..];
+    let (used, end) = ENCODERS.with_borrow_mut(|encoders| {
+        let level = match level {
+            Some(level) => level,
+            None => {
+                let begun = encoders.fast.begin(plain);
+                if is_mostly_literals(begun.matched()) {
+                    return (begun.finish(to), End::Open);
+                }
+                THOROUGH
+            }
+        };
+        (encoders.library(level).deflate_compress(plain, &mut to[..room]).ok(), End::Marked)
+    });
     bytes.truncate(start + used.unwrap_or(0));
-    used.is_some()
+    used.map(|_| end)
 }
 
-/// How long a sample is that tells how well the bytes around it compress.
-const SAMPLE: usize = 16 << 10;
+/// The library's level for what gains much by a search for better matches.
+const THOROUGH: u32 = 5;
 
-/// The level that suits some bytes. What compresses well, as sources do, gains much by a search for better matches, and
-/// costs little; what does not, costs much and gains little. Told by a sample from the middle (decision 0015).
-fn suited(plain: &[u8]) -> u32 {
-    const FAST: u32 = 1;
-    const THOROUGH: u32 = 5;
-    let start = plain.len().saturating_sub(SAMPLE) / 2;
-    let sample = &plain[start..plain.len().min(start + SAMPLE)];
-    // No longer than what decides.
-    let mut room = vec![0; sample.len() * 2 / 5];
-    let fits = with_compressor(FAST, |compressor| compressor.deflate_compress(sample, &mut room).is_ok());
-    if fits { THOROUGH } else { FAST }
+/// Whether the encoder that finds few matches suits some bytes, of whose beginning so many of so many came before. What is
+/// made of matches, as programs and sources are, gains much by a search for better ones; what is not, gains little for the time
+/// (decision 0027).
+fn is_mostly_literals((matched, of): (usize, usize)) -> bool {
+    of >= SAMPLE && matched * 2 < of
 }
 
-/// Lends a compressor. Each thread keeps its own: they are large, and keep nothing from one stream to the next.
-fn with_compressor<T>(level: u32, compress: impl FnOnce(&mut Compressor) -> T) -> T {
-    thread_local! {
-        static COMPRESSORS: RefCell<BTreeMap<u32, Compressor>> = const { RefCell::new(BTreeMap::new()) };
-    }
-    COMPRESSORS.with_borrow_mut(|kept| {
-        let compressor = kept.entry(level).or_insert_with(|| {
+/// What a thread compresses with. Each keeps its own: they are large, and keep nothing from one stream to the next.
+struct Encoders {
+    fast: Fast,
+    by_level: BTreeMap<u32, Compressor>,
+}
+
+thread_local! {
+    static ENCODERS: RefCell<Encoders> =
+        RefCell::new(Encoders { fast: Fast::new(), by_level: BTreeMap::new() });
+}
+
+impl Encoders {
+    fn library(&mut self, level: u32) -> &mut Compressor {
+        self.by_level.entry(level).or_insert_with(|| {
             let checked = i32::try_from(level).ok().and_then(|level| CompressionLvl::new(level).ok());
             Compressor::new(checked.expect("a level was checked to be at most 9"))
-        });
-        compress(compressor)
-    })
+        })
+    }
 }
 
 /// Takes the mark off the last block of the stream that begins at `start`, and fills it up to a byte's border with an
@@ -245,21 +274,25 @@ mod tests {
         let text: Vec<u8> =
             noise(100_000).iter().map(|byte| b"etaoin shrdlu\nKM"[usize::from(byte % 16)]).collect();
         let source = b"    let value = compute(input)?;\n    check(&value)?;\n".repeat(2000);
-        for (plain, level) in [(&text, 1), (&source, 5), (&Vec::new(), 1)] {
-            assert_eq!(suited(plain), level);
-            assert_eq!(Codec::GZIP.block(plain), gzip(level).block(plain));
+        let begun = |plain: &[u8]| Fast::new().begin(plain).matched();
+        assert!(is_mostly_literals(begun(&text)));
+        assert!(Codec::GZIP.block(&text).len() < text.len() * 11 / 20, "four bits a byte, and few codes");
+        for plain in [&source, &text[..10_000], b""] {
+            assert!(!is_mostly_literals(begun(plain)));
+            assert_eq!(Codec::GZIP.block(plain), gzip(5).block(plain));
         }
+        assert!(!is_mostly_literals((SAMPLE / 2, SAMPLE)));
     }
 
     #[test]
     fn members_are_whole() {
         for length in [0, 1, 100, 65_536, 300_000] {
             let plain: Vec<u8> = (0..length).map(|at: u32| (at / 7 % 251) as u8).collect();
-            for level in [0, 1, 6, 9] {
-                let member = gzip_member(&plain, Some(level));
+            for level in [Some(0), Some(1), Some(6), Some(9), None] {
+                let member = gzip_member(&plain, level);
                 let mut found = Vec::new();
                 flate2::read::GzDecoder::new(&member[..]).read_to_end(&mut found).expect("gzip");
-                assert_eq!(found, plain, "{length} at {level}");
+                assert_eq!(found, plain, "{length} at {level:?}");
             }
         }
     }
@@ -277,12 +310,12 @@ mod tests {
     proptest! {
         #[test]
         fn streams_follow_each_other(
-            pieces in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..300), 1usize..400, 1u32..10), 1..6),
+            pieces in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..300), 1usize..400, proptest::option::of(1u32..10)), 1..6),
         ) {
             let (mut bytes, mut all) = (Vec::new(), Vec::new());
             for (piece, times, level) in pieces {
                 let plain = piece.repeat(times);
-                bytes.extend(gzip(level).block(&plain));
+                bytes.extend(Codec::Gzip { level }.block(&plain));
                 all.extend(plain);
             }
             prop_assert!(inflate(&bytes) == all);
@@ -297,7 +330,7 @@ mod tests {
             if by_zlib {
                 let level = flate2::Compression::new(level);
                 flate2::read::DeflateEncoder::new(&plain[..], level).read_to_end(&mut stream).expect("deflated");
-            } else if !compressed(&plain, Some(level), &mut stream) {
+            } else if compressed(&plain, Some(level), &mut stream).is_none() {
                 return Ok(());
             }
             prop_assert!(go_on(&mut stream, 0));
@@ -311,7 +344,7 @@ mod tests {
             // From one value to all of them: codes of any length, and blocks of any kind.
             let plain: Vec<u8> = plain.iter().map(|byte| byte % values).collect::<Vec<u8>>().repeat(times);
             let mut stream = Vec::new();
-            if compressed(&plain, Some(level), &mut stream) {
+            if compressed(&plain, Some(level), &mut stream).is_some() {
                 prop_assert_eq!(last_block(&stream), last_block_by_walking(&stream));
             }
         }

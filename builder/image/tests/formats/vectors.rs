@@ -57,6 +57,20 @@ fn text(length: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
+/// Words and numbers, most of which were not there before.
+fn numbers(length: usize, seed: u64) -> Vec<u8> {
+    let words = ["import", "digest", "layer", "fn", ";", "return", "0x"];
+    let line = |bytes: &[u8]| format!("{}{} ", words[usize::from(bytes[0]) % words.len()], hex(&bytes[1..]));
+    let mut bytes: Vec<u8> =
+        noise(length, seed).chunks_exact(5).flat_map(|five| line(five).into_bytes()).collect();
+    bytes.truncate(length);
+    bytes
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn at(seconds: i64, kind: Kind, mode: u32) -> Node {
     let mut node = Node::new(kind, mode);
     node.mtime = Mtime { seconds, nanoseconds: 0 };
@@ -78,6 +92,7 @@ fn trees() -> BTreeMap<&'static str, Made> {
         borders = borders.file(&format!("at/{size}"), &text(size, size as u64));
     }
     let incompressible = Made::default().file("noise", &noise(600_000, 1)).file("text", &text(600_000, 2));
+    let literals = Made::default().file("numbers", &numbers(700_000, 5)).file("small", &numbers(20_000, 6));
     let mut holes = vec![0; (4 << 20) + 1];
     holes[1 << 20..(1 << 20) + 5].copy_from_slice(b"alone");
     let sparse = Made::default().file("holes", &holes).file("zeros", &vec![0; 4 << 20]);
@@ -115,6 +130,7 @@ fn trees() -> BTreeMap<&'static str, Made> {
         ("empty", empty),
         ("incompressible", incompressible),
         ("kinds", kinds),
+        ("literals", literals),
         ("many", many),
         ("names", names),
         ("owners", owners),
