@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:$HOME/.cargo/bin"
 tests/packages.sh busybox-static ca-certificates gcc libc6-dev docker-registry skopeo umoci buildah strace qemu-user-static python3 \
-  util-linux procps tar gzip bzip2 xz-utils zstd git openssh-client openssh-server
+  util-linux procps iproute2 iptables tar gzip bzip2 xz-utils zstd git openssh-client openssh-server
 
 log=target/tests.log
 mkdir -p target

@@ -23,13 +23,14 @@ pub fn cannot<'a>(test: &str, needs: impl IntoIterator<Item = &'a str>) -> bool 
 
 /// Why the machine lacks `need`, or none where it has it.
 ///
-/// Needs: `root`, `busybox` (the base image of the fixtures), `program:NAME`, a program on the `PATH`, and
+/// Needs: `root`, `busybox` (the base image of the fixtures), `program:NAME`, a program on the `PATH`, `cgroup:CONTROLLER`, and
 /// `refuses:ARCHITECTURE`, that programs of it are not run.
 pub fn lacks(need: &str) -> Option<String> {
     match need {
         "root" => (!rustix::process::geteuid().is_root()).then(|| "not started as root".to_owned()),
         "busybox" => base_layout().err(),
         _ => match need.split_once(':') {
+            Some(("cgroup", controller)) => no_groups(controller),
             Some(("program", name)) if on_path(name) => None,
             Some(("program", name)) => Some(format!("no {name} on the PATH")),
             Some(("refuses", architecture)) => {
@@ -38,6 +39,21 @@ pub fn lacks(need: &str) -> Option<String> {
             _ => Some(format!("nobody knows what `{need}` is")),
         },
     }
+}
+
+/// Why no control groups with that controller can be made. One is tried, in the first group.
+fn no_groups(controller: &str) -> Option<String> {
+    let first = Path::new("/sys/fs/cgroup");
+    let given = std::fs::read_to_string(first.join("cgroup.subtree_control")).unwrap_or_default();
+    let unified = given.split_whitespace().any(|name| name == controller);
+    let above = if unified { first.to_owned() } else { first.join(controller) };
+    let group = above.join(format!(
+        "kiln-tests-{}-{controller}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    ));
+    let made = std::fs::create_dir(&group).and_then(|()| std::fs::remove_dir(&group));
+    made.err().map(|error| format!("no control group for {controller} can be made: {error}"))
 }
 
 fn on_path(name: &str) -> bool {

@@ -27,6 +27,13 @@ pub fn kiln() -> Command {
     command
 }
 
+/// Another program, which starts Kiln as [`kiln`] does.
+pub fn like_kiln(other: &str) -> Command {
+    let mut command = Command::new(other);
+    quiet(&mut command);
+    command
+}
+
 /// What a program wrote to standard error.
 pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()

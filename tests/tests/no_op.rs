@@ -362,7 +362,6 @@ fn another_request_is_another_build() {
         ("--resolve-ttl 1h", true),
         // Never remembered.
         ("--pull", false),
-        ("--secret id=s,src=PLACE/context/a", false),
         ("-o type=local,dest=PLACE/files", false),
         ("-o type=tar,dest=PLACE/files.tar", false),
     ] {
@@ -382,6 +381,39 @@ fn another_request_is_another_build() {
         // A value that is none is told, too.
         assert!(trace.contains("kiln.db") || output.status.code() == Some(2), "{name}: {}", said(&output));
     }
+}
+
+#[test]
+fn a_secret_counts_where_that_is_asked_for() {
+    if cannot("a_secret_counts_where_that_is_asked_for") {
+        return;
+    }
+    let place = Place::new();
+    let words = "-q -o type=oci,dest=PLACE/out.tar";
+    let secret = place.path("secret");
+    fs::write(&secret, "one").expect("it is ours");
+    place.remembered(words);
+    let given = format!("{words} --secret id=s,src=PLACE/secret");
+    assert!(place.build(&given).1, "it is in no key");
+    fs::write(&secret, "two").expect("it is ours");
+    assert!(place.build(&given).1, "it is in no key");
+
+    let counts = format!("{given},cache-key=content");
+    place.remembered(&counts);
+    fs::write(&secret, "one").expect("it is ours");
+    assert!(!place.build(&counts).1, "it has changed");
+    assert!(place.build(&counts).1);
+    fs::write(&secret, "two").expect("it is ours");
+    assert!(place.build(&counts).1, "it is what it was");
+    let key = fs::metadata(place.path("root/secret-key")).expect("it was needed");
+    assert_eq!((key.len(), key.permissions().mode() & 0o7777), (32, 0o600));
+    // Another key, and nothing is known of what it was.
+    fs::write(place.path("root/secret-key"), "cut short").expect("it is ours");
+    assert!(!place.build(&counts).1);
+    assert_eq!(fs::metadata(place.path("root/secret-key")).expect("it was made anew").len(), 32);
+    assert!(place.build(&counts).1);
+    fs::remove_file(&secret).expect("it is there");
+    assert_eq!(place.kiln(&format!("build {counts} PLACE/context")).status.code(), Some(2));
 }
 
 #[test]

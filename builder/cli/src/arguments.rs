@@ -7,12 +7,16 @@ use clap::{Args, Parser, Subcommand};
 mod copy;
 mod house;
 mod index;
+mod resources;
 mod rollback;
+mod shell;
 
 pub use copy::{Artifact, ArtifactCommand, ArtifactFetch, Copy, Referrers};
 pub use house::{Du, Prune};
 pub use index::{Index, IndexCommand, IndexCreate, IndexInspect};
+pub use resources::Resources;
 pub use rollback::Rollback;
+pub use shell::Shell;
 
 /// Builds container images: Dockerfile in, layered OCI image out. No daemon.
 #[derive(Debug, Parser)]
@@ -42,6 +46,8 @@ pub enum Command {
 pub enum Other {
     /// Run a command in an image of the local store
     Run(Box<Run>),
+    /// Open a shell in an image, or before or after a step of the last build; alone, list its steps
+    Shell(Box<Shell>),
     /// List the images of the local store
     #[command(visible_alias = "ls")]
     Images(Images),
@@ -114,7 +120,8 @@ pub struct Build {
     /// manifest-descriptor, with [OS/ARCH] behind it for one platform
     #[arg(long = "annotation", value_name = "[LEVEL,…:]NAME=VALUE")]
     pub annotations: Vec<String>,
-    /// Give steps a secret: id=ID[,src=FILE|,env=VARIABLE]
+    /// Give steps a secret: id=ID[,src=FILE|,env=VARIABLE]; with cache-key=content, steps that use it run again when
+    /// it has changed
     #[arg(long = "secret", value_name = "id=ID,…")]
     pub secrets: Vec<String>,
     /// Push the image to the registries of its names; the same as -o type=registry
@@ -123,8 +130,8 @@ pub struct Build {
     /// Load the image into the Docker Engine; the same as -o type=docker
     #[arg(long)]
     pub load: bool,
-    /// Give steps an ssh agent: default, or ID=SOCKET
-    #[arg(long = "ssh", value_name = "default|ID=SOCKET")]
+    /// Give steps an ssh agent: default, ID=SOCKET, or ID=KEY,… with files of private keys
+    #[arg(long = "ssh", value_name = "default|ID=SOCKET|ID=KEY,…")]
     pub ssh: Vec<String>,
     /// Where the result goes, as often as wanted: type=image|registry|oci|docker|local|tar|cacheonly and keys, as
     /// dest=PATH, name=NAME, compression=zstd [default: the local store]
@@ -175,9 +182,17 @@ pub struct Build {
     /// Say of every step that runs why it was not cached
     #[arg(long)]
     pub explain: bool,
+    #[command(flatten)]
+    pub resources: Resources,
+    /// End a step that runs for longer, for instance 10m
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<String>,
     /// Run at most this many steps at once
     #[arg(long, value_name = "N")]
     pub jobs: Option<usize>,
+    /// What is done when a RUN step fails: fail, or shell, which opens one in the step as it was left
+    #[arg(long, value_name = "fail|shell", default_value = "fail", hide_default_value = true)]
+    pub on_error: String,
     /// Check the Dockerfile instead of building it: --call=check
     #[arg(
         long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true",
@@ -213,24 +228,6 @@ pub struct Others {
     pub sbom: Option<String>,
     #[arg(long, hide = true)]
     pub attest: Vec<String>,
-    #[arg(long, hide = true)]
-    pub resource: Vec<String>,
-    #[arg(long, hide = true)]
-    pub cgroup_parent: Option<String>,
-    #[arg(short = 'm', long, hide = true)]
-    pub memory: Option<String>,
-    #[arg(long, hide = true)]
-    pub memory_swap: Option<String>,
-    #[arg(short = 'c', long, hide = true)]
-    pub cpu_shares: Option<String>,
-    #[arg(long, hide = true)]
-    pub cpu_period: Option<String>,
-    #[arg(long, hide = true)]
-    pub cpu_quota: Option<String>,
-    #[arg(long, hide = true)]
-    pub cpuset_cpus: Option<String>,
-    #[arg(long, hide = true)]
-    pub cpuset_mems: Option<String>,
     #[arg(long, hide = true)]
     pub security_opt: Vec<String>,
     #[arg(long, hide = true)]
@@ -274,6 +271,8 @@ pub struct Run {
     /// Run this instead of the image's entry point
     #[arg(long, value_name = "COMMAND")]
     pub entrypoint: Option<String>,
+    #[command(flatten)]
+    pub resources: Resources,
     /// Host name seen inside
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,

@@ -133,15 +133,25 @@ impl View<'_> {
         if let (Some(vertex), None) = (vertex, span) {
             message = format!("{vertex}: {message}");
         }
-        let mut text = self.message(cause.code(), &message, span, cause.help().as_deref());
-        if let Cause::Exit { last_lines, .. } = cause
-            && !last_lines.is_empty()
-        {
+        let help = cause.help().or_else(|| self.way_in(cause, span));
+        let mut text = self.message(cause.code(), &message, span, help.as_deref());
+        let last_lines = cause.last_lines();
+        if !last_lines.is_empty() {
             // The run's own control sequences would reach the terminal otherwise.
             let lines = last_lines.iter().map(|line| format!("  | {}", printable(line)));
             let _infallible = write!(text, "\n  = last lines:\n{}", lines.collect::<Vec<_>>().join("\n"));
         }
         text
+    }
+
+    /// How to look at a step that failed.
+    fn way_in(&self, cause: &Cause, span: Option<Span>) -> Option<String> {
+        let (Cause::Exit { .. }, Some(span)) = (cause, span) else { return None };
+        let line = LineIndex::new(&self.source.text).position(span.start).line;
+        let name = self.source.name.rsplit('/').next().filter(|name| !name.contains([' ', ':']))?;
+        Some(format!(
+            "`kiln shell {name}:{line}` opens a shell in what the step began with, `--on-error=shell` in what it left"
+        ))
     }
 
     fn message(&self, code: &str, message: &str, span: Option<Span>, help: Option<&str>) -> String {

@@ -4,11 +4,16 @@ use std::{
     collections::BTreeMap,
     env, fs,
     io::{self, Read},
+    os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use engine::{Client, Clock, Surroundings, Time};
+use engine::{Client, Clock, SecretBytes, SshAgent, Surroundings, Time};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use ssh::Keyring;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::flags::SecretSource;
 
@@ -21,8 +26,55 @@ pub struct Machine {
     pub archive: Option<Vec<u8>>,
     /// Secrets by id.
     pub secrets: BTreeMap<String, SecretSource>,
-    /// Sockets by id.
-    pub agents: BTreeMap<String, PathBuf>,
+    /// Agents by id.
+    pub agents: BTreeMap<String, AgentSource>,
+    /// The keys of agents, once they were read.
+    pub keyrings: BTreeMap<String, Arc<Keyring>>,
+    /// What was read of the secrets: the key of a step and the step itself are made of the same bytes, and a pipe can be
+    /// read once only.
+    pub read: Arc<Mutex<BTreeMap<String, Option<SecretBytes>>>>,
+}
+
+impl Machine {
+    /// Keeps core dumps, and other processes of the same user, from what Kiln is confided, if it is confided anything. A
+    /// refusal leaves it as it is.
+    pub fn hide_memory(&self) {
+        if !self.secrets.is_empty() || !self.agents.is_empty() {
+            let _hidden = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+        }
+    }
+}
+
+/// Where an agent is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentSource {
+    /// Behind a socket.
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// As of [`SshAgent::Socket`].
+        raw: bool,
+    },
+    /// Here, with the keys of these files.
+    Keys(Vec<PathBuf>),
+}
+
+/// A secret takes no more than this, in bytes, as with BuildKit.
+const LARGEST_SECRET_BYTES: u64 = 500 << 10;
+
+/// The bytes of a secret's file.
+fn read_secret(path: &Path) -> io::Result<SecretBytes> {
+    let file = fs::File::open(path)?;
+    let found = file.metadata()?;
+    let length = if found.is_file() { found.len() } else { LARGEST_SECRET_BYTES };
+    // With room for all of it and the end: what grows leaves copies behind.
+    let room = usize::try_from(length.min(LARGEST_SECRET_BYTES) + 64).unwrap_or_default();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+    file.take(LARGEST_SECRET_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST_SECRET_BYTES {
+        return Err(io::Error::other("it is larger than 500 KiB"));
+    }
+    Ok(std::mem::take(&mut *bytes).into())
 }
 
 impl Client for Machine {
@@ -39,20 +91,28 @@ impl Client for Machine {
         Ok(Box::new(io::Cursor::new(start).chain(io::stdin())))
     }
 
-    fn secret(&self, id: &str) -> io::Result<Option<Vec<u8>>> {
-        use std::os::unix::ffi::OsStringExt;
-        match self.secrets.get(id) {
-            None => Ok(None),
+    fn secret(&self, id: &str) -> io::Result<Option<SecretBytes>> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = read.get(id) {
+            return Ok(known.clone());
+        }
+        let secret = match self.secrets.get(id) {
+            None => None,
             Some(SecretSource::File(path)) => {
                 let named = |error| io::Error::other(format!("{}: {error}", path.display()));
-                fs::read(path).map(Some).map_err(named)
+                Some(read_secret(path).map_err(named)?)
             }
-            Some(SecretSource::Variable(name)) => Ok(env::var_os(name).map(OsStringExt::into_vec)),
-        }
+            Some(SecretSource::Variable(name)) => env::var_os(name).map(|value| value.into_vec().into()),
+        };
+        read.insert(id.to_owned(), secret.clone());
+        Ok(secret)
     }
 
-    fn ssh_agent(&self, id: &str) -> Option<PathBuf> {
-        self.agents.get(id).cloned()
+    fn ssh_agent(&self, id: &str) -> Option<SshAgent> {
+        match self.agents.get(id)? {
+            AgentSource::Socket { path, raw } => Some(SshAgent::Socket { path: path.clone(), raw: *raw }),
+            AgentSource::Keys(_) => self.keyrings.get(id).cloned().map(SshAgent::Keys),
+        }
     }
 
     fn docker_engine(&self, context: Option<&str>) -> Result<docker::Address, docker::Error> {
@@ -83,6 +143,13 @@ pub fn surroundings() -> Surroundings {
 /// A variable of the environment that is text and not empty.
 pub fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Whether a variable is set; of its value nothing is left in memory but where it always was.
+pub fn has_variable(name: &str) -> bool {
+    let Some(value) = env::var_os(name) else { return false };
+    value.into_vec().zeroize();
+    true
 }
 
 /// Tells this program from every other, and from what it was before it was built anew.

@@ -11,6 +11,7 @@
 
 mod arguments;
 mod command;
+mod exhausted;
 mod failure;
 mod flags;
 mod machine;
@@ -18,6 +19,7 @@ mod progress;
 mod registries;
 mod settings;
 mod signals;
+mod terminal;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -29,6 +31,7 @@ use crate::{
 };
 
 fn main() -> ExitCode {
+    exhausted::is_told();
     // clap exits with 2 on a bad command line, and with 0 after --help.
     let arguments = Arguments::parse();
     let mut source = Source::default();
@@ -49,11 +52,14 @@ fn start(arguments: Arguments, source: &mut Source) -> Result<u8, Failure> {
         Command::Other(other) => return within(run(other, arguments.root)),
     };
     let ready = command::build::ready(*build, arguments.root, source)?;
+    ready.hide_memory();
+    // Before a secret is read: steps see what the zygote remembers.
+    let early = if ready.compares_secrets() { ready.zygote() } else { None };
     match ready.recall(source) {
         Some(told) => told,
         None => {
             // While there is one thread.
-            let zygote = ready.zygote();
+            let zygote = early.or_else(|| ready.zygote());
             within(ready.run(source, zygote))
         }
     }
@@ -71,7 +77,11 @@ fn within(work: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure
 
 async fn run(command: Other, root: Option<PathBuf>) -> Result<u8, Failure> {
     match command {
-        Other::Run(run) => command::run::run(&command::engine(root, None)?, *run).await,
+        Other::Run(run) => {
+            let limits = flags::step_limits(&run.resources)?;
+            command::run::run(&command::engine_with(root, None, None, limits)?, *run).await
+        }
+        Other::Shell(shell) => command::shell::shell(&command::engine(root, None)?, *shell).await,
         Other::Images(images) => command::images::images(&command::engine(root, None)?, &images).map(|()| 0),
         Other::Inspect(inspect) => {
             command::images::inspect(&command::engine(root, None)?, &inspect).map(|()| 0)

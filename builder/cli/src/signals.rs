@@ -3,7 +3,7 @@
 use engine::Cancel;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, terminal};
 
 /// Exit status of an interrupted command.
 pub const INTERRUPTED: u8 = 130;
@@ -24,6 +24,7 @@ pub fn cancel_on_interrupt(cancel: &Cancel) -> Result<(), Failure> {
                 _ = hangup.recv() => {}
             }
             if cancel.is_set() {
+                terminal::restore();
                 std::process::exit(i32::from(INTERRUPTED));
             }
             cancel.set();

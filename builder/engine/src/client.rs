@@ -6,7 +6,26 @@
 use std::{
     io::{self, Read},
     path::PathBuf,
+    sync::Arc,
 };
+
+use ssh::Keyring;
+
+use crate::secrets::SecretBytes;
+
+/// An ssh agent of the client's.
+#[derive(Clone, Debug)]
+pub enum SshAgent {
+    /// A socket that leads to one.
+    Socket {
+        /// Where it is.
+        path: PathBuf,
+        /// Whether a step may say whatever it likes; else it may ask for keys and signatures.
+        raw: bool,
+    },
+    /// Keys, for which Kiln is the agent.
+    Keys(Arc<Keyring>),
+}
 
 /// What the engine asks of whoever asked for the build.
 pub trait Client: Send + Sync {
@@ -23,14 +42,14 @@ pub trait Client: Send + Sync {
     /// When there is none.
     fn archive(&self) -> io::Result<Box<dyn Read + Send>>;
 
-    /// The bytes of a secret; `None` where the client has none of that id.
+    /// The bytes of a secret, the same each time in one build; `None` where the client has none of that id.
     ///
     /// # Errors
     /// When the client has it and cannot read it.
-    fn secret(&self, id: &str) -> io::Result<Option<Vec<u8>>>;
+    fn secret(&self, id: &str) -> io::Result<Option<SecretBytes>>;
 
-    /// The socket of an ssh agent; `None` where the client has none of that id.
-    fn ssh_agent(&self, id: &str) -> Option<PathBuf>;
+    /// An ssh agent; `None` where the client has none of that id.
+    fn ssh_agent(&self, id: &str) -> Option<SshAgent>;
 
     /// Where the Docker Engine of this context of Docker's is; without a context, the one that Docker's own command uses.
     ///

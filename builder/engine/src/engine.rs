@@ -9,7 +9,7 @@ use std::{
 
 use dockerfile::describe::{Outline, Target};
 use fetch::git::Surroundings;
-use sandbox::Zygote;
+use sandbox::{Zygote, net::Networks};
 use store::{Options, Store};
 
 use crate::{
@@ -23,19 +23,26 @@ use crate::{
     clock::Clock,
     effect::{
         Effects,
+        bounds::StepLimits,
         context::Contexts,
         early::{Encoding, Planned},
         etc::Etc,
         git::References,
         http::Files,
         pull::{Images, Turns},
+        scene::Scenes,
     },
     error::{Cause, Error},
     limits::Limits,
+    local::enter::Failed,
     memo::{self, Recorder},
     progress::{Event, SharedSink, Warning},
     request::BuildRequest,
+    steps::Witness,
 };
+
+/// Where builds of all state folders agree on what they change of the host; emptied when it restarts.
+const SHARED: &str = "/run/kiln";
 
 /// How an engine is made.
 pub struct Settings {
@@ -53,6 +60,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What clones the steps of builds; without it this process does.
     pub zygote: Option<Zygote>,
+    /// What limits each step.
+    pub step_limits: StepLimits,
 }
 
 /// Builds and runs images. Clones are one engine.
@@ -65,6 +74,7 @@ pub struct Engine {
     jobs: Option<usize>,
     pub(crate) limits: Limits,
     zygote: Option<Arc<Zygote>>,
+    step_limits: StepLimits,
 }
 
 impl Engine {
@@ -73,11 +83,12 @@ impl Engine {
     /// # Errors
     /// It cannot be read or written, or was made by another Kiln.
     pub fn open(settings: Settings) -> Result<Engine, Error> {
-        let Settings { root, clock, registry, surroundings, jobs, limits, zygote } = settings;
+        let Settings { root, clock, registry, surroundings, jobs, limits, zygote, step_limits } = settings;
         let options =
             Options { keep_free_bytes: limits.free_bytes, ..Options::new(root, clock_of_store(&clock)) };
         let store = Store::open(options)?;
-        Ok(Engine { store, clock, registry, surroundings, jobs, limits, zygote: zygote.map(Arc::new) })
+        let zygote = zygote.map(Arc::new);
+        Ok(Engine { store, clock, registry, surroundings, jobs, limits, zygote, step_limits })
     }
 
     /// Builds.
@@ -92,10 +103,43 @@ impl Engine {
         sink: SharedSink,
         cancel: Cancel,
     ) -> Result<BuildOutcome, Error> {
-        let recorder = Recorder::of(&request, &*client, &sink);
+        let keep = self.build_leaving(request, client, sink, cancel, false);
+        keep.await.map_err(|failed| failed.error)
+    }
+
+    /// As [`Engine::build`]; of the step that failed, if it was a step, all is kept that it stood on and that it wrote, until
+    /// what is returned is dropped.
+    ///
+    /// # Errors
+    /// As [`Engine::build`].
+    pub async fn build_to_enter(
+        &self,
+        request: BuildRequest,
+        client: Arc<dyn Client>,
+        sink: SharedSink,
+        cancel: Cancel,
+    ) -> Result<BuildOutcome, Failed> {
+        self.build_leaving(request, client, sink, cancel, true).await
+    }
+
+    async fn build_leaving(
+        &self,
+        request: BuildRequest,
+        client: Arc<dyn Client>,
+        sink: SharedSink,
+        cancel: Cancel,
+        to_enter: bool,
+    ) -> Result<BuildOutcome, Failed> {
+        let witness = Arc::new(Witness::new(sink, request.frontend.target.clone()));
+        let sink: SharedSink = witness.clone();
+        let recorder = Recorder::of(&request, &*client, &sink, &self.store);
         let sink = recorder.clone().map_or(sink, |recorder| recorder as SharedSink);
         let again = recorder.as_ref().map(|_| request.clone());
-        let effects = Arc::new(Effects { recorder, ..self.effects(client, sink, request.explain)? });
+        let scenes = to_enter.then(Scenes::default);
+        let effects = self.effects(client, sink, request.explain).map_err(Error::from)?;
+        let keyed_secrets = request.keyed_secrets.clone();
+        let effects =
+            Arc::new(Effects { recorder, witness: Some(witness), scenes, keyed_secrets, ..effects });
         let over = effects.over.clone();
         let stopped = cancel.on_set({
             let over = over.clone();
@@ -105,6 +149,8 @@ impl Engine {
         if let (Ok(outcome), Some(request)) = (&built, again) {
             memo::keep(&effects, request, outcome, self.jobs, cancel).await;
         }
+        effects.keep_steps();
+        let built = built.map_err(|error| Failed::of(error, &effects));
         drop(effects);
         drop(stopped);
         over.set();
@@ -184,6 +230,7 @@ impl Engine {
             registry: self.registry.hearing(heard_by(&sink)),
             sink,
             recorder: None,
+            keyed_secrets: BTreeSet::new(),
             clock: self.clock.clone(),
             empty,
             explain,
@@ -194,9 +241,12 @@ impl Engine {
             files: Files::default(),
             references: References::default(),
             etc: Etc::default(),
+            networks: Networks::new(PathBuf::from(SHARED)),
             surroundings: self.surroundings.clone(),
             limits: self.limits,
             zygote: self.zygote.clone(),
+            step_limits: self.step_limits.clone(),
+            cgroups: Mutex::default(),
             spare: Mutex::default(),
             over: Cancel::new(),
             contents: Mutex::default(),
@@ -204,6 +254,8 @@ impl Engine {
             planned: Planned::default(),
             encoding: Encoding::new(),
             said: Mutex::new(BTreeSet::new()),
+            witness: None,
+            scenes: None,
             checks: OnceLock::new(),
         })
     }

@@ -13,8 +13,9 @@ use oci::{Digest, Platform};
 pub use pin::PinError;
 
 use crate::{
-    effect::foreign::CannotRun,
+    effect::{bounds::size, foreign::CannotRun},
     local::{TransferError, rollback::RollbackError},
+    steps::StepError,
 };
 
 /// Why a build, or a command about images, did not succeed.
@@ -61,6 +62,46 @@ pub enum Cause {
         /// The last lines that it wrote.
         last_lines: Vec<String>,
     },
+    /// A process ran for longer than it may.
+    #[error("`{command}` was ended after {ran_seconds} s, because it may run for {limit_seconds} s")]
+    TimedOut {
+        /// As of [`Cause::Exit`].
+        command: String,
+        /// How long it may run.
+        limit_seconds: u64,
+        /// How long it ran: what ignores that it is asked to end has some seconds more.
+        ran_seconds: u64,
+        /// As of [`Cause::Exit`].
+        last_lines: Vec<String>,
+    },
+    /// A process was killed because the step's memory is limited.
+    #[error("`{command}` ran out of memory: {}", memory_text(*limit_bytes, *peak_bytes))]
+    OutOfMemory {
+        /// As of [`Cause::Exit`].
+        command: String,
+        /// What the step may have; `None` where it is a group above its own, or the machine, that had no more.
+        limit_bytes: Option<u64>,
+        /// The most that it had.
+        peak_bytes: Option<u64>,
+        /// As of [`Cause::Exit`].
+        last_lines: Vec<String>,
+    },
+    /// A process was killed from outside, and not by Kiln.
+    #[error(
+        "`{command}` was killed (SIGKILL), and not by Kiln: it may be that the machine ran out of memory{}",
+        available_text(*available_bytes)
+    )]
+    Killed {
+        /// As of [`Cause::Exit`].
+        command: String,
+        /// How much memory there is for others now.
+        available_bytes: Option<u64>,
+        /// As of [`Cause::Exit`].
+        last_lines: Vec<String>,
+    },
+    /// Limits of a step that cannot be kept.
+    #[error(transparent)]
+    Cgroup(#[from] sandbox::CgroupError),
     /// The sandbox could not be made.
     #[error(transparent)]
     Sandbox(#[from] sandbox::Error),
@@ -231,6 +272,15 @@ pub enum Cause {
     /// Something that does not exist yet.
     #[error("{0} is not supported yet")]
     NotYet(String),
+    /// A step of an earlier build.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// A root without a shell.
+    #[error("the step cannot be entered: its root has no shell, tried {}", tried.join(" and "))]
+    NoShell {
+        /// The command lines that were tried.
+        tried: Vec<String>,
+    },
     /// A layer of the cache lacks a part, and nothing can make it again.
     #[error("the layer {layer} has neither its files nor a blob in the state folder")]
     LayerLost {
@@ -262,6 +312,31 @@ fn list(platforms: &[Platform]) -> String {
     }
 }
 
+fn memory_text(limit: Option<u64>, peak: Option<u64>) -> String {
+    match (limit, peak.map(with_unit)) {
+        // The kernel counts in pages, and says so to the byte.
+        (Some(limit), Some(peak)) => {
+            format!("it may have {}, and wanted more when it had {peak}", size(limit))
+        }
+        (Some(limit), None) => format!("it may have {}", size(limit)),
+        (None, peak) => {
+            let had = peak.map_or_else(String::new, |peak| format!("it had {peak}, and "));
+            format!("{had}a control group above its own, or the machine, had no more")
+        }
+    }
+}
+
+fn available_text(available: Option<u64>) -> String {
+    available.map_or_else(String::new, |bytes| format!(" ({} are available now)", with_unit(bytes)))
+}
+
+fn with_unit(bytes: u64) -> String {
+    match bytes >> 30 {
+        0 => format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64),
+        _ => format!("{:.1} GiB", bytes as f64 / (1 << 30) as f64),
+    }
+}
+
 fn exit_text(command: &str, code: Option<u8>, signal: Option<i32>) -> String {
     match (code, signal) {
         (Some(code), _) => format!("`{command}` exited with {code}"),
@@ -277,10 +352,25 @@ impl Cause {
         move |source| Cause::Io { doing, path, source }
     }
 
+    /// The last lines that a step wrote which failed.
+    pub fn last_lines(&self) -> &[String] {
+        match self {
+            Cause::Exit { last_lines, .. }
+            | Cause::TimedOut { last_lines, .. }
+            | Cause::OutOfMemory { last_lines, .. }
+            | Cause::Killed { last_lines, .. } => last_lines,
+            _ => &[],
+        }
+    }
+
     /// A stable name, under which `docs/errors/` explains it.
     pub fn code(&self) -> &str {
         match self {
             Cause::Exit { .. } => "run-failed",
+            Cause::TimedOut { .. } => "run-timeout",
+            Cause::OutOfMemory { .. } => "out-of-memory",
+            Cause::Killed { .. } => "run-killed",
+            Cause::Cgroup(_) => "cgroup",
             Cause::Sandbox(_) => "sandbox",
             Cause::CannotRun(cannot) => cannot.code(),
             Cause::PlatformConflict { .. } => "platform-conflict",
@@ -313,6 +403,8 @@ impl Cause {
             Cause::DockerfileTooLong { .. } => "dockerfile-too-long",
             Cause::Checks { .. } => "checks-failed",
             Cause::NotYet(_) => "not-yet",
+            Cause::Step(error) => error.code(),
+            Cause::NoShell { .. } => "no-shell",
             Cause::LayerLost { .. } => "layer-lost",
             Cause::Io { .. } => "io",
             Cause::Task(_) => "internal",
@@ -330,6 +422,23 @@ impl Cause {
             Cause::SecretMissing(id) => Some(format!("--secret id={id},src=FILE")),
             Cause::SshMissing(id) => Some(format!("--ssh {id}")),
             Cause::CannotRun(cannot) => Some(cannot.help()),
+            Cause::TimedOut { limit_seconds, .. } => {
+                Some(format!("--timeout {}s gives it twice the time", limit_seconds.saturating_mul(2)))
+            }
+            Cause::OutOfMemory { limit_bytes: Some(limit), .. } => {
+                Some(format!("--memory {} gives it twice as much", size(limit.saturating_mul(2))))
+            }
+            Cause::OutOfMemory { .. } => Some(
+                "raise the limit of the control group that Kiln is in, or that --cgroup-parent names; --jobs 1 runs one step \
+                 at a time"
+                    .to_owned(),
+            ),
+            Cause::Killed { .. } => Some(
+                "`dmesg | grep -i 'killed process'` tells; --jobs 1 runs one step at a time, and --memory says how much each \
+                 may take"
+                    .to_owned(),
+            ),
+            Cause::Cgroup(error) => error.help(),
             Cause::PlatformConflict { .. } => {
                 Some("leave `platform-split=false` away: each platform then has a folder".to_owned())
             }
@@ -377,6 +486,10 @@ impl Cause {
             Cause::Store(error) => error.help(),
             Cause::Pin(error) => Some(error.help()),
             Cause::Rollback(error) => error.help(),
+            Cause::Step(error) => Some(error.help()),
+            Cause::NoShell { .. } => Some(
+                "lend it one for a while: RUN --mount=type=bind,from=busybox:musl,source=/bin,target=/bin COMMAND".to_owned(),
+            ),
             Cause::LayerLost { .. } => Some("kiln build --no-cache".to_owned()),
             Cause::NoDockerfile { near, .. } => Some(match near.first() {
                 Some(near) => format!("-f {near}"),
@@ -443,6 +556,12 @@ impl From<Cause> for Error {
             Cause::Cancelled => Error::Cancelled,
             cause => Error::Other(Box::new(cause)),
         }
+    }
+}
+
+impl From<StepError> for Error {
+    fn from(error: StepError) -> Error {
+        Cause::from(error).into()
     }
 }
 

@@ -11,6 +11,7 @@
 //! | `push/`   | how does an image reach a registry? |
 //! | `daemon.rs` | how does an image reach a Docker Engine? |
 //! | `memo/`   | was all of this built before, and has nothing changed? |
+//! | `steps/`  | what did the last builds do, step by step? |
 //! | `local/`  | what can be done with images that are here, or that go from one registry to another? |
 
 mod build;
@@ -29,12 +30,14 @@ pub mod progress;
 mod push;
 mod request;
 mod result;
+mod secrets;
+mod steps;
 
 pub use build::{BuildOutcome, call::Checked};
 pub use cancel::Cancel;
-pub use client::Client;
+pub use client::{Client, SshAgent};
 pub use clock::{Clock, Time, words_of};
-pub use effect::foreign::CannotRun;
+pub use effect::{bounds::StepLimits, foreign::CannotRun};
 pub use engine::{Engine, Settings};
 pub use error::{Cause, Error, PinError};
 pub use fetch::git::Surroundings;
@@ -45,6 +48,7 @@ pub use local::{
     artifact::FetchedFile,
     attests,
     copy::CopyRequest,
+    enter::{Entered, Failed, FailedStep},
     images::{FoundImage, HistoryEntry},
     index::{IndexRequest, IndexSource, MadeIndex, PartialDescriptor, PartialPlatform},
     remote::{PullRequest, PushRequest},
@@ -56,6 +60,9 @@ pub use request::{
     Asking, BuildRequest, ContextFrom, DanglingName, Destination, DockerfileFrom, ImageForm, Output,
     OutputEpoch, PullPolicy, Push,
 };
+pub use sandbox::{Resources, Swap};
+pub use secrets::SecretBytes;
+pub use steps::{BuildSteps, Came, EnterRequest, Step, StepError};
 pub use store::{
     BadFilter, Caps, Disk, DiskUsage, Filter, Freed, Rule, Space, TagPlace, Usage, UsageType, default_policy,
 };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use graph::SourceRange;
 use oci::Digest;
+pub use store::Took;
 
 use crate::clock::Time;
 
@@ -20,6 +21,8 @@ pub enum Event {
     Log(Log),
     /// Something that does not stop the build.
     Warning(Warning),
+    /// A step's process has ended, well or not: what it took.
+    Usage(Usage),
     /// The Dockerfile is known. Places of other events are places of it.
     Definition(Definition),
 }
@@ -104,6 +107,17 @@ pub struct Warning {
     pub message: String,
     /// Where in the Dockerfile.
     pub source: Option<SourceRange>,
+}
+
+/// What a step took of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// The vertex.
+    pub vertex: Digest,
+    /// Time and memory.
+    pub took: Took,
+    /// In how many periods it had used up the processor time that a limit gave it.
+    pub throttled_periods: u64,
 }
 
 /// Takes events. Called from many threads; does not wait.

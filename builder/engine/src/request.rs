@@ -1,6 +1,9 @@
 //! What one build is asked to do. All of it is values; the command line or an API client made them.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use dockerfile::GitAddress;
 use image::{annotations::Annotations, assemble::Dialect};
@@ -23,6 +26,8 @@ pub struct BuildRequest {
     pub tags: Vec<Reference>,
     /// `--output`; empty puts the image into the local store.
     pub outputs: Vec<Output>,
+    /// Secrets that count in the keys of the steps that see them, by id: `--secret …,cache-key=content`.
+    pub keyed_secrets: BTreeSet<String>,
     /// `--explain`: say of every step that runs why no result of it was found.
     pub explain: bool,
     /// `--pull`, `--resolve-ttl`: when registries are asked what the names of base images stand for.

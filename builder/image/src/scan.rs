@@ -106,9 +106,9 @@ pub enum ScanError {
         path: LayerPath,
     },
     /// A path is longer than a path may be.
-    #[error("a name in `{folder}`: {source}")]
+    #[error("{source}")]
     Name {
-        /// The folder.
+        /// The folder, which the message of a path that is too long has no room for.
         folder: LayerPath,
         /// What is wrong.
         source: BadPath,

@@ -85,5 +85,6 @@ fn step(root: &Path, folder: &Path, command: &[OsString]) -> Spec {
         filter_calls: true,
         shm_size_bytes: Spec::DEFAULT_SHM_SIZE_BYTES,
         limits: vec![],
+        groups: vec![],
     }
 }

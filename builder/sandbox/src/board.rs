@@ -30,7 +30,8 @@ pub(crate) struct Board {
     detail: AtomicU32,
     finished: AtomicU32,
     wait_status: AtomicI32,
-    cpu_microseconds: AtomicU64,
+    user_microseconds: AtomicU64,
+    system_microseconds: AtomicU64,
     peak_kibibytes: AtomicU64,
     floor_kibibytes: AtomicU64,
     message: [AtomicU8; MESSAGE],
@@ -38,14 +39,25 @@ pub(crate) struct Board {
 }
 
 /// How the step's process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Finished {
     /// As `wait4(2)` gives it.
     pub wait_status: i32,
-    /// User and system time of the process and the children it waited for.
-    pub cpu_microseconds: u64,
+    /// User time of the process and the children it waited for.
+    pub user_microseconds: u64,
+    /// System time of those.
+    pub system_microseconds: u64,
     /// Largest resident set among them.
     pub peak_kibibytes: u64,
+}
+
+impl Finished {
+    /// Adds what another process took; how this one ended stays.
+    pub fn add(&mut self, other: Finished) {
+        self.user_microseconds += other.user_microseconds;
+        self.system_microseconds += other.system_microseconds;
+        self.peak_kibibytes = self.peak_kibibytes.max(other.peak_kibibytes);
+    }
 }
 
 impl Board {
@@ -111,7 +123,8 @@ impl Board {
     /// Notes how the process ended.
     pub fn finish(&self, finished: Finished) {
         self.wait_status.store(finished.wait_status, Ordering::SeqCst);
-        self.cpu_microseconds.store(finished.cpu_microseconds, Ordering::SeqCst);
+        self.user_microseconds.store(finished.user_microseconds, Ordering::SeqCst);
+        self.system_microseconds.store(finished.system_microseconds, Ordering::SeqCst);
         self.peak_kibibytes.store(finished.peak_kibibytes, Ordering::SeqCst);
         self.finished.store(1, Ordering::SeqCst);
     }
@@ -120,7 +133,8 @@ impl Board {
     pub fn finished(&self) -> Option<Finished> {
         (self.finished.load(Ordering::SeqCst) != 0).then(|| Finished {
             wait_status: self.wait_status.load(Ordering::SeqCst),
-            cpu_microseconds: self.cpu_microseconds.load(Ordering::SeqCst),
+            user_microseconds: self.user_microseconds.load(Ordering::SeqCst),
+            system_microseconds: self.system_microseconds.load(Ordering::SeqCst),
             peak_kibibytes: self.peak_kibibytes.load(Ordering::SeqCst),
         })
     }

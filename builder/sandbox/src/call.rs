@@ -17,10 +17,24 @@ use crate::{CapabilitySet, Filter, ResourceLimit, WindowSize};
 /// `Debug` and `Display` are the same text. It holds no environment values and no file contents.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Call {
-    /// `clone3` into new mount, pid, ipc, uts and cgroup namespaces; made by the caller's process.
+    /// `clone3` into new namespaces; made by the caller's process.
     Clone {
-        /// Whether there is a new network namespace as well.
-        network: bool,
+        /// Those that are new.
+        namespaces: Namespaces,
+    },
+    /// Closes every descriptor that was the caller's and is none of the step's.
+    CloseForeign,
+    /// `prctl(PR_SET_DUMPABLE, 0)`, and another name: PID 1 is a copy of the caller's memory, which the step must not read
+    /// through `/proc/1/mem`, `environ` or `cmdline`.
+    HideMemory,
+    /// `setns`: enters the network namespace that the caller gives.
+    EnterNetwork,
+    /// Enters a control group, and makes it the `/` of the control groups that are seen.
+    JoinGroup {
+        /// The group's folder.
+        folder: CString,
+        /// Whether it is one of version 2: the clone has made the process in it already, where the kernel could.
+        unified: bool,
     },
     /// `mount(NULL, "/", MS_REC|MS_PRIVATE)`: nothing that follows reaches the host's mounts.
     MakePrivate,
@@ -128,6 +142,13 @@ pub enum Call {
         /// By remounting, where there is no `mount_setattr`.
         remount: bool,
     },
+    /// Makes every mount `nodev`, but for what a step may use: the guard where none asks at each opening of a device.
+    ForbidDevices {
+        /// Devices in folders that are not theirs alone: each becomes a mount of its own first.
+        made: Vec<CString>,
+        /// Mounts which stay usable. A path that does not exist is passed over.
+        usable: Vec<CString>,
+    },
     /// Makes the root mount read-only, and nothing mounted on it.
     MakeRootReadOnly {
         /// By remounting, where there is no `mount_setattr`.
@@ -214,6 +235,62 @@ pub enum Call {
         /// `NAME=value`.
         env: Vec<CString>,
     },
+}
+
+/// A set of namespaces to make.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Namespaces(u32);
+
+impl Namespaces {
+    /// What is mounted where. Always new: nothing of a step may be mounted on the host.
+    pub const MOUNT: Namespaces = Namespaces(libc::CLONE_NEWNS as u32);
+    /// Processes.
+    pub const PID: Namespaces = Namespaces(libc::CLONE_NEWPID as u32);
+    /// System V objects and message queues.
+    pub const IPC: Namespaces = Namespaces(libc::CLONE_NEWIPC as u32);
+    /// The host name.
+    pub const UTS: Namespaces = Namespaces(libc::CLONE_NEWUTS as u32);
+    /// Where control groups begin.
+    pub const CGROUP: Namespaces = Namespaces(libc::CLONE_NEWCGROUP as u32);
+    /// Network devices, and sockets with abstract names.
+    pub const NETWORK: Namespaces = Namespaces(libc::CLONE_NEWNET as u32);
+    /// Names, in the order in which they are shown.
+    pub(crate) const NAMES: [(Namespaces, &str); 6] = [
+        (Namespaces::MOUNT, "mount"),
+        (Namespaces::PID, "pid"),
+        (Namespaces::IPC, "ipc"),
+        (Namespaces::UTS, "uts"),
+        (Namespaces::CGROUP, "cgroup"),
+        (Namespaces::NETWORK, "network"),
+    ];
+
+    /// What every step has of its own, and a network where that is asked for.
+    pub fn of_a_step(network: bool) -> Namespaces {
+        let common =
+            [Namespaces::MOUNT, Namespaces::PID, Namespaces::IPC, Namespaces::UTS, Namespaces::CGROUP];
+        let all = common.into_iter().chain(network.then_some(Namespaces::NETWORK));
+        Namespaces(all.fold(0, |bits, one| bits | one.0))
+    }
+
+    /// The set without these.
+    pub fn without(self, others: Namespaces) -> Namespaces {
+        Namespaces(self.0 & !others.0)
+    }
+
+    /// Whether all of these are in the set.
+    pub fn contains(self, others: Namespaces) -> bool {
+        self.0 & others.0 == others.0
+    }
+
+    /// The flags of `clone3`.
+    pub(crate) fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The set of these flags.
+    pub(crate) fn from_bits(bits: u32) -> Namespaces {
+        Namespaces(bits)
+    }
 }
 
 /// A place in the child's table of kept descriptors.

@@ -5,16 +5,18 @@
 //! memory is in [`Child`], filled by the caller before the clone. Errors are three numbers.
 
 mod files;
+mod group;
 mod init;
 mod mount_point;
 mod overlay;
 mod process;
 mod root;
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::board::{Board, LEFT, WARNED};
 use crate::fault::{At, Fault, Syscall};
@@ -47,6 +49,8 @@ pub(crate) struct Child<'a> {
     pub alive: Option<OwnedFd>,
     /// Ends when the caller's process does.
     pub life: OwnedFd,
+    /// The network namespace of [`Call::EnterNetwork`].
+    pub network: Option<OwnedFd>,
     /// Takes the master of the terminal to the caller.
     pub console: Option<OwnedFd>,
     /// Ranges of descriptors to close: all but those above.
@@ -55,6 +59,8 @@ pub(crate) struct Child<'a> {
     pub arguments: (Strings<'a>, Strings<'a>),
     /// For the process that [`Call::Spawn`] makes.
     pub stack: &'a Stack,
+    /// Whether it was cloned into its control group of version 2.
+    pub is_in_group: bool,
     /// The caller's command line, each argument with its NUL, to be hidden from the step.
     pub command_line: Vec<u8>,
 }
@@ -84,7 +90,7 @@ impl Child<'_> {
     /// The descriptors that the child keeps, by number.
     pub fn descriptors(&self) -> Vec<u32> {
         let Streams { stdin, stdout, stderr } = &self.streams;
-        [stdin, stdout, stderr, &self.alive, &self.console]
+        [stdin, stdout, stderr, &self.alive, &self.console, &self.network]
             .into_iter()
             .flatten()
             .chain([&self.life])
@@ -95,7 +101,8 @@ impl Child<'_> {
     /// Makes the calls up to [`Call::Spawn`], spawns the command, and is its PID 1 until it ends.
     pub fn run(mut self) -> ! {
         sys::reset_signal_actions();
-        self.separate();
+        let _ = rustix::process::setsid();
+        rustix::process::umask(rustix::fs::Mode::empty());
         for index in 0..self.calls.len() {
             let Some(call) = self.calls.get(index) else { break };
             if *call == Call::Spawn {
@@ -109,19 +116,27 @@ impl Child<'_> {
     }
 
     /// Lets go of what was the caller's.
-    fn separate(&mut self) {
+    fn close_foreign(&self) -> Result<(), Fault> {
         for (first, last) in &self.foreign {
-            if let Err(errno) = sys::close_range(*first, *last, false) {
-                self.give_up(0, Fault::new(Syscall::CloseRange, errno));
-            }
+            sys::close_range(*first, *last, false).at(Syscall::CloseRange)?;
         }
-        // The step must not read this process's memory, a copy of the caller's, through /proc/1/mem, nor
-        // the caller's arguments. Neither of the two results can be an error with these arguments.
+        Ok(())
+    }
+
+    /// Keeps the step from reading this process's memory and arguments.
+    fn hide_memory(&self) -> Result<(), Fault> {
+        // Neither of the two results can be an error with these arguments.
         let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
         let _ = rustix::thread::set_name(NAME);
         sys::hide_arguments(&self.command_line, NAME.to_bytes());
-        let _ = rustix::process::setsid();
-        rustix::process::umask(rustix::fs::Mode::empty());
+        sys::hide_environment();
+        Ok(())
+    }
+
+    /// Enters the network namespace, and lets go of its descriptor.
+    fn enter_network(&mut self) -> Result<(), Fault> {
+        let network = self.network.take().ok_or(Fault::new(Syscall::Internal, Errno::BADF))?;
+        move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).at(Syscall::Setns)
     }
 
     /// Tells the caller what failed, and ends.
@@ -135,6 +150,10 @@ impl Child<'_> {
     fn perform(&mut self, index: usize, call: &Call) -> Result<(), Fault> {
         match call {
             Call::Clone { .. } => Ok(()),
+            Call::CloseForeign => self.close_foreign(),
+            Call::HideMemory => self.hide_memory(),
+            Call::JoinGroup { folder, unified } => group::join(folder, *unified && self.is_in_group),
+            Call::EnterNetwork => self.enter_network(),
             Call::MakePrivate => root::make_private(),
             Call::MakePrivateFromChroot { through } => root::make_private_from_chroot(through),
             Call::CloneRoot => root::clone_root(),
@@ -178,6 +197,7 @@ impl Child<'_> {
             }
             Call::Mask { path } => root::mask(self.root()?, path),
             Call::MakeReadOnly { path, remount } => root::make_read_only(self.root()?, path, *remount),
+            Call::ForbidDevices { made, usable } => root::forbid_devices(self.root()?, made, usable),
             Call::MakeRootReadOnly { remount } => root::set_root_read_only(true, *remount),
             other => self.prepare(index, other),
         }
@@ -192,14 +212,12 @@ impl Child<'_> {
 
     /// What was kept there.
     fn kept(&self, slot: Slot) -> Result<BorrowedFd<'_>, Fault> {
-        use std::os::fd::AsFd;
         let kept = self.kept.get(slot.0).and_then(Option::as_ref);
         kept.map(AsFd::as_fd).ok_or(Fault::new(Syscall::Internal, Errno::BADF))
     }
 
     /// The root directory; it is entered before anything asks for it.
     fn root(&self) -> Result<BorrowedFd<'_>, Fault> {
-        use std::os::fd::AsFd;
         self.root.as_ref().map(AsFd::as_fd).ok_or(Fault::new(Syscall::Internal, Errno::BADF))
     }
 

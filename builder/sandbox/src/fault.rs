@@ -25,8 +25,8 @@ syscalls! {
     Prctl = "prctl", Prlimit = "prlimit", Readlinkat = "readlinkat", Sendmsg = "sendmsg",
     Seccomp = "seccomp", Setgroups = "setgroups", Sethostname = "sethostname",
     Setresgid = "setresgid", Setresuid = "setresuid",
-    Setsid = "setsid", Signalfd = "signalfd", Socket = "socket", Symlinkat = "symlinkat",
-    Umount = "umount2", Vfork = "clone(CLONE_VFORK)", Dup = "dup2", Write = "write",
+    Setns = "setns", Setsid = "setsid", Signalfd = "signalfd", Socket = "socket", Symlinkat = "symlinkat",
+    Umount = "umount2", Unshare = "unshare", Vfork = "clone(CLONE_VFORK)", Dup = "dup2", Write = "write",
     Internal = "the plan",
 }
 

@@ -20,6 +20,9 @@ pub struct Kernel {
     pub mount_setattr: bool,
     /// Whether device nodes can be made; otherwise the host's are bound.
     pub make_devices: bool,
+    /// Whether what clones steps is in a control group with a filter that is asked about each opening of a device.
+    /// Otherwise mounts are `nodev`.
+    pub filters_devices: bool,
     /// Whether processes can be given a filter for their system calls (`CONFIG_SECCOMP_FILTER`).
     pub seccomp: bool,
     /// Whether `/sys/fs/cgroup` is the unified hierarchy, which is then shown read-only.
@@ -61,6 +64,7 @@ impl Kernel {
             lowerdir_append: overlay_takes_single_layers(),
             mount_setattr: sys::has_mount_setattr(),
             seccomp: sys::has_seccomp(),
+            filters_devices: false,
             make_devices: rustix::thread::capabilities(None)
                 .is_ok_and(|sets| sets.effective.bits() & CAP_MKNOD != 0),
             unified_cgroup: file_system_type(c"/sys/fs/cgroup") == Some(CGROUP2_MAGIC),
@@ -69,10 +73,11 @@ impl Kernel {
     }
 }
 
+/// Before Linux 6.5 overlayfs read no option before it was mounted, so that any name was taken: one that does not exist tells.
 fn overlay_takes_single_layers() -> bool {
-    fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)
-        .and_then(|context| fsconfig_set_string(&context, c"lowerdir+", c"/"))
-        .is_ok()
+    let Ok(context) = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC) else { return false };
+    fsconfig_set_string(&context, c"no-such-option", c"/").is_err()
+        && fsconfig_set_string(&context, c"lowerdir+", c"/").is_ok()
 }
 
 fn root_kind() -> RootKind {

@@ -26,16 +26,19 @@
 //!   so they leave no trace in the layer. `/proc`, `/sys` and `/dev` stay, as BuildKit's RUN leaves them.
 //!
 //! Only root is served: unprivileged modes will add a user namespace to [`Call::Clone`], `userxattr` to
-//! [`Call::Overlay`], and bind the devices ([`Kernel::make_devices`]). No resource
-//! limits beyond `setrlimit` are set.
+//! [`Call::Overlay`], and bind the devices ([`Kernel::make_devices`]).
 
 mod board;
 mod call;
 mod capability;
+mod cgroup;
 mod child;
+mod devices;
 mod error;
 mod fault;
+mod forget;
 mod kernel;
+pub mod net;
 mod plan;
 mod running;
 mod seccomp;
@@ -47,8 +50,9 @@ mod sys;
 mod wire;
 mod zygote;
 
-pub use call::{Call, MountPoint, NewFileSystem, OverlayCall, OverlayMethod, Slot, Source};
+pub use call::{Call, MountPoint, Namespaces, NewFileSystem, OverlayCall, OverlayMethod, Slot, Source};
 pub use capability::{Capability, CapabilitySet};
+pub use cgroup::{CgroupError, Cgroups, Group, GroupUsage, Membership, Resources, Swap, available_memory};
 pub use error::Error;
 pub use kernel::{Kernel, RootKind};
 pub use plan::plan;
@@ -57,6 +61,6 @@ pub use seccomp::{Filter, Instruction};
 pub use spec::{
     FileContent, Mount, MountKind, Network, Resource, ResourceLimit, Rootfs, Spec, User, Writable,
 };
-pub use start::{start, start_on};
+pub use start::{start, start_on, start_plan};
 pub use stdio::{Stdio, WindowSize};
 pub use zygote::Zygote;

@@ -6,8 +6,9 @@
 //! 2. Everything that comes from the host (layers, sources of binds) is opened and kept.
 //! 3. `pivot_root`: the host is gone, and paths can no longer lead to it.
 //! 4. `/proc`, `/dev`, `/sys`, then the step's own mounts, parents first.
-//! 5. Masks and read-only paths, last, so that no mount lies over them.
-//! 6. The process: capabilities are dropped after the last call that needs them.
+//! 5. No device can be opened but those of `/dev`, unless a filter of the kernel sees to that.
+//! 6. Masks and read-only paths, last, so that no mount lies over them.
+//! 7. The process: capabilities are dropped after the last call that needs them.
 
 mod kernel_files;
 mod mounts;
@@ -18,7 +19,7 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::{Call, Error, Kernel, Network, RootKind, Slot, Spec, WindowSize};
+use crate::{Call, Error, Kernel, Namespaces, Network, RootKind, Slot, Spec, WindowSize};
 
 pub(crate) use mounts::names_in;
 
@@ -35,7 +36,13 @@ pub fn plan(spec: &Spec, terminal: Option<WindowSize>, kernel: &Kernel) -> Resul
         return Err(Error::Unsupported { what: "open_tree and move_mount", since: "5.2" });
     }
     let mut planner = Planner { spec, kernel, terminal, calls: Vec::new(), slots: 0 };
-    planner.calls.push(Call::Clone { network: spec.network == Network::None });
+    let namespaces = Namespaces::of_a_step(matches!(spec.network, Network::None));
+    planner.calls.extend([Call::Clone { namespaces }, Call::CloseForeign, Call::HideMemory]);
+    if let Network::Namespace(_) = spec.network {
+        // Before `/sys` is mounted, which shows the interfaces of who mounts it.
+        planner.calls.push(Call::EnterNetwork);
+    }
+    planner.join_groups()?;
     planner.leave_the_host_alone()?;
     let root = planner.open_root()?;
     let sources = planner.open_sources()?;
@@ -43,6 +50,7 @@ pub fn plan(spec: &Spec, terminal: Option<WindowSize>, kernel: &Kernel) -> Resul
     planner.calls.push(Call::EnterRoot { root });
     planner.add_kernel_files(devices);
     planner.attach(sources)?;
+    planner.forbid_devices();
     planner.protect_kernel_paths();
     planner.add_process()?;
     Ok(planner.calls)
@@ -63,6 +71,15 @@ impl Planner<'_> {
         let slot = Slot(self.slots);
         self.slots += 1;
         slot
+    }
+
+    /// Before anything else, so that all of it counts.
+    fn join_groups(&mut self) -> Result<(), Error> {
+        for group in &self.spec.groups {
+            let folder = absolute("the control group", &group.folder)?;
+            self.calls.push(Call::JoinGroup { folder, unified: group.unified });
+        }
+        Ok(())
     }
 
     fn leave_the_host_alone(&mut self) -> Result<(), Error> {

@@ -5,12 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::io::{Errno, read};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::board::{Board, CREATED, LEFT, WARNED};
+use crate::board::{Board, CREATED, Finished, LEFT, WARNED};
 use crate::sys::{self, SharedBoard};
 use crate::{Call, Error, WindowSize};
 
@@ -62,11 +63,13 @@ impl Status {
 pub struct Report {
     /// How its process ended.
     pub status: Status,
-    /// The largest resident set of the process and the children it waited for. `None` if it stayed below what
-    /// the caller's own process held when it was cloned, which the kernel counts in.
-    pub peak_memory_bytes: Option<u64>,
-    /// User and system time of the process and the children it waited for.
-    pub cpu_seconds: f64,
+    /// The largest resident set that one of the step's processes had: not what all of them had together. `None` if it stayed
+    /// below what the caller's own process held when it was cloned, which the kernel counts in.
+    pub largest_process_bytes: Option<u64>,
+    /// User time of all its processes; zero, as the system time is, where its PID 1 was killed, which counts it.
+    pub user_time: Duration,
+    /// System time of all its processes.
+    pub system_time: Duration,
     /// Targets of mounts for which something had to be created, and was removed again.
     pub mount_points_removed: Vec<PathBuf>,
     /// Targets of mounts for which something was created that stays, because it is not empty any more or the step
@@ -158,12 +161,16 @@ impl Running {
             // PID 1 was killed, by `kill` or from outside, and took the process with it.
             None => (Status::Signaled(killed_by), None),
         };
+        let time = |of: fn(&Finished) -> u64| {
+            usage.as_ref().map_or(Duration::ZERO, |usage| Duration::from_micros(of(usage)))
+        };
         let floor = self.board.floor_kibibytes();
         let peak = usage.map(|usage| usage.peak_kibibytes).filter(|peak| *peak > floor);
         Ok(Report {
             status,
-            peak_memory_bytes: peak.map(|kibibytes| kibibytes * 1024),
-            cpu_seconds: usage.map_or(0.0, |usage| usage.cpu_microseconds as f64 / 1e6),
+            largest_process_bytes: peak.map(|kibibytes| kibibytes * 1024),
+            user_time: time(|usage| usage.user_microseconds),
+            system_time: time(|usage| usage.system_microseconds),
             mount_points_removed: self.mount_points(|left| !left),
             mount_points_left: self.mount_points(|left| left),
             warnings: self.warnings(),

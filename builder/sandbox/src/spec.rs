@@ -5,9 +5,13 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::CapabilitySet;
+use zeroize::Zeroize;
+
+use crate::{CapabilitySet, Membership};
 
 /// One process and the root file system it sees.
 ///
@@ -51,6 +55,8 @@ pub struct Spec {
     pub shm_size_bytes: u64,
     /// Resource limits to set. One that the machine refuses is a warning in the report.
     pub limits: Vec<ResourceLimit>,
+    /// Control groups that it runs in, as [`Group::memberships`](crate::Group::memberships) has them. They outlive it.
+    pub groups: Vec<Membership>,
 }
 
 impl Spec {
@@ -161,9 +167,15 @@ pub enum MountKind {
     },
 }
 
-/// Bytes of a file that must not be printed.
+/// Bytes of a file that must not be printed. They are overwritten when they are dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct FileContent(pub Vec<u8>);
+
+impl Drop for FileContent {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 impl fmt::Debug for FileContent {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -183,12 +195,14 @@ pub struct User {
 }
 
 /// Which network the process sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Network {
     /// The host's.
     Host,
     /// None: a namespace of its own with nothing but `lo`, which is up.
     None,
+    /// The one that this namespace holds: [`crate::net::Networks`] makes them.
+    Namespace(Arc<OwnedFd>),
 }
 
 /// One limit of `setrlimit(2)`, in the resource's own unit.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType, recvmsg,
@@ -16,11 +17,13 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use crate::board::Board;
 use crate::call::{Call, MountPoint, OverlayCall, Source};
 use crate::child::{Child, EXISTS, LINKS, SOURCE, STARTED, UPPER, WORK, ranges_between};
+use crate::devices::{DeviceFilter, forbid_in};
 use crate::fault::{Fault, Syscall};
+use crate::forget::Confided;
 use crate::plan::names_in;
 use crate::stdio::{Streams, raise};
 use crate::sys::{self, Cloned, SharedBoard, Stack, Strings};
-use crate::{Error, Kernel, Running, Slot, Spec, Stdio, Zygote, plan};
+use crate::{Error, Kernel, Namespaces, Network, Running, Slot, Spec, Stdio, Zygote, plan};
 
 /// Starts the process of `spec`, and returns once its program runs (`execve` succeeded).
 ///
@@ -50,7 +53,40 @@ pub(crate) fn start_by(
     zygote: Option<&Zygote>,
 ) -> Result<Running, Error> {
     let window = stdio.window();
-    let calls = plan(spec, window, kernel)?;
+    // What may use every device is not cloned by a process that is kept from them.
+    let zygote = zygote.filter(|_| spec.protect_kernel_paths);
+    // Nor is one kept from them that leaves the group which does that for its own.
+    let mut own = spec.groups.iter().filter(|group| group.unified).peekable();
+    let in_own = own.peek().is_some();
+    let by_own = spec.protect_kernel_paths && in_own && own.all(|group| forbid_in(&group.folder));
+    let filters_devices = by_own || !in_own && zygote.is_some_and(Zygote::filters_devices);
+    let kernel = Kernel { filters_devices, ..*kernel };
+    let planned = |kernel: &Kernel| plan(spec, window, kernel);
+    let calls = planned(&kernel)?;
+    let unfiltered = || planned(&Kernel { filters_devices: by_own, ..kernel });
+    start_calls(calls, stdio, &spec.network, zygote, unfiltered)
+}
+
+/// Starts a prepared plan as it is, by a clone of this process: a test takes a guard out of a plan, and sees what it was for.
+/// The plan may not enter a network namespace.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_plan(calls: Vec<Call>, stdio: Stdio) -> Result<Running, Error> {
+    let again = calls.clone();
+    start_calls(calls, stdio, &Network::Host, None, || Ok(again))
+}
+
+/// Carries a plan out; `without_zygote` is the plan where this process has to clone.
+fn start_calls(
+    calls: Vec<Call>,
+    stdio: Stdio,
+    network: &Network,
+    zygote: Option<&Zygote>,
+    without_zygote: impl FnOnce() -> Result<Vec<Call>, Error>,
+) -> Result<Running, Error> {
+    let mut calls = Confided::new(calls);
+    let window = stdio.window();
     let (ended, step_alive) = pipe_with(PipeFlags::CLOEXEC).map_err(host("pipe2"))?;
     let (life, alive) = pipe_with(PipeFlags::CLOEXEC).map_err(host("pipe2"))?;
     let (console, consoles) = match window {
@@ -62,7 +98,11 @@ pub(crate) fn start_by(
         }
         None => (None, None),
     };
-    let gear = Gear { streams: stdio.into_streams(), alive: step_alive, life, console: consoles };
+    let network = match network {
+        Network::Namespace(namespace) => Some(namespace.try_clone().map_err(dup)?),
+        Network::Host | Network::None => None,
+    };
+    let gear = Gear { streams: stdio.into_streams(), alive: step_alive, life, console: consoles, network };
     let (process, board) = match zygote.and_then(|zygote| zygote.clone_step(&calls, &gear)) {
         Some(Ok(cloned)) => {
             drop(gear);
@@ -75,10 +115,11 @@ pub(crate) fn start_by(
             return Err(error);
         }
         None => {
+            calls = Confided::new(without_zygote()?);
             let board = SharedBoard::new().map_err(host("mmap"))?;
             let stack = Stack::new().map_err(host("mmap"))?;
             let child = child(&calls, &board, gear, &stack, command_line())?;
-            (clone(child, 0).map_err(|errno| no_namespaces(&calls, errno))?, board)
+            (clone(child, 0, None).map_err(|errno| no_namespaces(&calls, errno))?, board)
         }
     };
     let mut running = Running::new(process, alive, ended, board);
@@ -92,7 +133,7 @@ pub(crate) fn start_by(
     if let Some(console) = console {
         running.set_terminal(receive(&console)?);
     }
-    running.set_calls(calls);
+    running.set_calls(calls.told());
     Ok(running)
 }
 
@@ -103,6 +144,8 @@ pub(crate) struct Gear {
     pub alive: OwnedFd,
     pub life: OwnedFd,
     pub console: Option<OwnedFd>,
+    /// The network namespace that it enters.
+    pub network: Option<OwnedFd>,
 }
 
 /// All that the child needs, so that it need not allocate.
@@ -124,9 +167,11 @@ pub(crate) fn child<'a>(
         alive: Some(raise(gear.alive)?),
         life: raise(gear.life)?,
         console: gear.console.map(raise).transpose()?,
+        network: gear.network.map(raise).transpose()?,
         foreign: Vec::new(),
         arguments: arguments(calls),
         stack,
+        is_in_group: false,
         command_line,
     };
     child.foreign = ranges_between(&mut child.descriptors());
@@ -140,21 +185,46 @@ pub(crate) fn command_line() -> Vec<u8> {
 
 /// Clones the child, which never returns from here, with flags beside those of its namespaces; closes the caller's copies of
 /// what it got.
-pub(crate) fn clone(child: Child<'_>, more: i32) -> Result<OwnedFd, Errno> {
-    let network = matches!(child.calls.first(), Some(Call::Clone { network: true }));
-    let flags = libc::CLONE_NEWNS
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP
-        | if network { libc::CLONE_NEWNET } else { 0 };
+pub(crate) fn clone(
+    mut child: Child<'_>,
+    more: i32,
+    filter: Option<&DeviceFilter>,
+) -> Result<OwnedFd, Errno> {
+    let flags = match child.calls.first() {
+        Some(Call::Clone { namespaces }) => namespaces.bits() as i32,
+        _ => Namespaces::of_a_step(true).bits() as i32,
+    };
     // Until the child has reset them, it has this program's signal handlers, which would write to pipes
     // that it shares with this program.
     let _blocked = sys::block_signals();
-    match sys::clone_process(flags | more)? {
+    let own = unified_group(child.calls);
+    child.is_in_group = own.is_some();
+    let group = own.as_ref().map(AsFd::as_fd).or_else(|| filter?.group());
+    let cloned = match sys::clone_process(flags | more, group) {
+        // The kernel, or a filter, does not know how: the child goes to its own group itself, and is born in the other.
+        Err(Errno::NOSYS | Errno::INVAL | Errno::TOOBIG) if group.is_some() => {
+            child.is_in_group = false;
+            if let (None, Some(filter)) = (&own, filter) {
+                filter.enter()?;
+            }
+            sys::clone_process(flags | more, None)?
+        }
+        other => other?,
+    };
+    match cloned {
         Cloned::Child => child.run(),
         Cloned::Parent(process) => Ok(process),
     }
+}
+
+/// The control group of version 2 that the process is to be made in. One that cannot be opened is the child's to complain of.
+fn unified_group(calls: &[Call]) -> Option<OwnedFd> {
+    let folder = calls.iter().find_map(|call| match call {
+        Call::JoinGroup { folder, unified: true } => Some(folder),
+        _ => None,
+    })?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, folder.as_c_str(), flags, Mode::empty()).ok()
 }
 
 /// The namespaces cannot be had.
@@ -218,6 +288,10 @@ fn receive(console: &OwnedFd) -> Result<OwnedFd, Error> {
             _ => None,
         })
         .ok_or(Error::Died)
+}
+
+fn dup(source: std::io::Error) -> Error {
+    Error::Host { call: "fcntl(F_DUPFD_CLOEXEC)", source }
 }
 
 pub(crate) fn host(call: &'static str) -> impl Fn(Errno) -> Error {

@@ -26,6 +26,9 @@ pub(crate) enum Cloned {
     Parent(OwnedFd),
 }
 
+/// Of `clone3` alone (Linux 5.7): wider than what libc's type for flags holds.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// Every signal, as the kernel's mask.
 const ALL_SIGNALS: u64 = u64::MAX;
 
@@ -42,19 +45,25 @@ fn check(result: c_long) -> Result<c_long, Errno> {
 /// `clone3(flags)` without shared memory: like `fork`, with a pidfd and no exit signal, so that only a wait for this very
 /// child sees it. Falls back to `clone` where a filter does not know `clone3`. Block all signals first: the child still has
 /// the caller's handlers.
-pub(crate) fn clone_process(flags: i32) -> Result<Cloned, Errno> {
+///
+/// With a `group`, the folder of a control group of version 2, the child is made in it; there is no fallback then.
+pub(crate) fn clone_process(flags: i32, group: Option<BorrowedFd<'_>>) -> Result<Cloned, Errno> {
     let mut pidfd: c_int = -1;
     let flags = flags | libc::CLONE_PIDFD;
     // SAFETY: all zero is a valid `clone_args`.
     let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
     arguments.flags = flags as u64;
+    if let Some(group) = group {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = group.as_raw_fd() as u64;
+    }
     arguments.pidfd = &raw mut pidfd as u64;
     // SAFETY: without CLONE_VM the child runs on its own copy of this stack; the kernel writes the
     // descriptor to `pidfd`, which outlives the call.
     let result =
         unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, mem::size_of::<libc::clone_args>()) };
     let result = match check(result) {
-        Err(Errno::NOSYS) => {
+        Err(Errno::NOSYS) if group.is_none() => {
             // SAFETY: as above. The order of the last two arguments differs between machines; both are 0.
             check(unsafe { libc::syscall(libc::SYS_clone, flags as c_long, 0, &raw mut pidfd, 0, 0) })?
         }
@@ -127,6 +136,48 @@ pub(crate) fn signal_descriptor() -> Result<OwnedFd, Errno> {
     })?;
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
+}
+
+/// `bpf(BPF_PROG_LOAD)` of a program that is asked about devices.
+pub(crate) fn load_device_program(instructions: &[u64]) -> Result<OwnedFd, Errno> {
+    const BPF_PROG_LOAD: c_int = 5;
+    const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        rest: [u64; 3],
+    }
+    let load = Load {
+        kind: BPF_PROG_TYPE_CGROUP_DEVICE,
+        count: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
+        license: c"".as_ptr() as u64,
+        rest: [0; 3],
+    };
+    // SAFETY: the kernel reads as many bytes as it is told, and through the two pointers, which outlive the call, as
+    // many instructions as it is told and a string that ends.
+    let fd = check(unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, mem::size_of::<Load>())
+    })?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
+}
+
+/// `bpf(BPF_PROG_ATTACH)`: whoever is in the control group opens devices only if the program, and those of the groups above,
+/// agree.
+pub(crate) fn attach_device_program(group: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<(), Errno> {
+    const BPF_PROG_ATTACH: c_int = 8;
+    const BPF_CGROUP_DEVICE: u32 = 6;
+    const BPF_F_ALLOW_MULTI: u32 = 2;
+    let attach = [group.as_raw_fd() as u32, program.as_raw_fd() as u32, BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI];
+    // SAFETY: the kernel reads as many bytes as it is told.
+    check(unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attach, mem::size_of_val(&attach))
+    })
+    .map(drop)
 }
 
 /// `close_range(first, last, flags)` of descriptors that nobody in this process will use again.
@@ -230,6 +281,8 @@ pub(crate) fn execve(path: &CStr, argv: &Strings<'_>, env: &Strings<'_>) -> Errn
 unsafe extern "C" {
     /// glibc's and musl's name for `argv[0]`, where the kernel put it.
     static program_invocation_name: *mut c_char;
+    /// The variables of the environment, each `NAME=value`, NULL at the end.
+    static environ: *const *mut c_char;
 }
 
 /// Overwrites this process's copy of the caller's command line, which `/proc/PID/cmdline` shows to everybody,
@@ -254,6 +307,34 @@ pub(crate) fn hide_arguments(arguments: &[u8], name: &[u8]) {
     }
 }
 
+/// `unshare(CLONE_NEWCGROUP)`: the groups that this process is in now are the first ones that it sees.
+pub(crate) fn new_cgroup_namespace() -> Result<(), Errno> {
+    // SAFETY: the call takes no pointer, and no descriptor or memory changes hands by it.
+    check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }.into()).map(drop)
+}
+
+/// Overwrites this process's copy of the caller's environment, which `/proc/PID/environ` shows to whoever may trace it. Nothing
+/// of this process asks for a variable after that.
+pub(crate) fn hide_environment() {
+    // SAFETY: the list is set before `main`, ends with NULL, and nobody of this process's one thread changes it.
+    let mut next = unsafe { environ };
+    if next.is_null() {
+        return;
+    }
+    loop {
+        // SAFETY: not behind the NULL at the end.
+        let variable = unsafe { next.read() };
+        if variable.is_null() {
+            return;
+        }
+        // SAFETY: a text that ends with NUL, in this process's own writable memory: the stack that the kernel made, or what
+        // `setenv` allocated. No reference into it lives on: std copies what it is asked for.
+        unsafe { variable.write_bytes(0, libc::strlen(variable)) };
+        // SAFETY: there is a NULL behind what is not NULL.
+        next = unsafe { next.add(1) };
+    }
+}
+
 /// `_exit`: no destructor, no handler.
 pub(crate) fn exit(status: i32) -> ! {
     // SAFETY: the call takes no pointer and does not return.
@@ -271,7 +352,8 @@ pub(crate) fn wait_for_child(block: bool) -> Result<Option<(i32, Finished)>, Err
     let microseconds = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
     let finished = Finished {
         wait_status,
-        cpu_microseconds: microseconds(usage.ru_utime) + microseconds(usage.ru_stime),
+        user_microseconds: microseconds(usage.ru_utime),
+        system_microseconds: microseconds(usage.ru_stime),
         peak_kibibytes: usage.ru_maxrss as u64,
     };
     Ok((pid != 0).then_some((pid as i32, finished)))
@@ -430,6 +512,23 @@ pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
     // SAFETY: the kernel reads one `ifreq` from the pointer.
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into()).map(drop)
+}
+
+/// `unshare(CLONE_NEWNET)`: moves this thread into a new network namespace.
+pub(crate) fn unshare_network() -> Result<(), Errno> {
+    // SAFETY: the call takes no pointer, and no descriptor of this process changes its meaning.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) }.into()).map(drop)
+}
+
+/// The number of `SIOCGSKNS`, of the type that the C library at hand has for it (`linux/sockios.h`).
+const SIOCGSKNS: libc::Ioctl = 0x894c;
+
+/// `ioctl(SIOCGSKNS)`: the network namespace that a socket is of.
+pub(crate) fn network_of(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    // SAFETY: the call takes no third argument.
+    let fd = check(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS) }.into())?;
+    // SAFETY: the kernel has just made this descriptor for us; it is closed on exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
 }
 
 /// `dup2(from, to)` onto one of 0, 1 and 2 in a child that is about to call `execve`.

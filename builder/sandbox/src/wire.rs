@@ -5,14 +5,16 @@ use std::ffi::CString;
 
 use rustix::mount::MountFlags;
 
+use crate::forget::confided_bytes;
 use crate::{
-    Call, CapabilitySet, Filter, Instruction, MountPoint, NewFileSystem, OverlayCall, OverlayMethod,
-    Resource, ResourceLimit, Slot, Source, WindowSize,
+    Call, CapabilitySet, Filter, Instruction, MountPoint, Namespaces, NewFileSystem, OverlayCall,
+    OverlayMethod, Resource, ResourceLimit, Slot, Source, WindowSize,
 };
 
 /// A plan as bytes.
 pub(crate) fn encode(calls: &[Call]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(16 << 10);
+    // What grows leaves copies behind, and of secrets there are to be none.
+    let mut out = Vec::with_capacity((16 << 10) + 2 * confided_bytes(calls));
     put_all(calls, &mut out);
     out
 }
@@ -149,6 +151,16 @@ impl Wire for CapabilitySet {
     }
 }
 
+impl Wire for Namespaces {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.bits().put(out);
+    }
+
+    fn take(from: &mut &[u8]) -> Option<Namespaces> {
+        u32::take(from).map(Namespaces::from_bits)
+    }
+}
+
 impl Wire for Filter {
     fn put(&self, out: &mut Vec<u8>) {
         put_all(self.instructions(), out);
@@ -242,7 +254,7 @@ variants!(Source {
 });
 
 variants!(Call {
-    0 Clone { network };
+    0 Clone { namespaces };
     1 MakePrivate;
     2 MakePrivateFromChroot { through };
     3 CloneRoot;
@@ -277,13 +289,19 @@ variants!(Call {
     32 CloseOthers;
     33 Exec { candidates, argv, env };
     34 InstallFilter { filter };
+    35 CloseForeign;
+    36 HideMemory;
+    37 ForbidDevices { made, usable };
+    38 JoinGroup { folder, unified };
+    39 EnterNetwork;
 });
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        FileContent, Kernel, Mount, MountKind, Network, RootKind, Rootfs, Spec, User, Writable, plan,
+        FileContent, Kernel, Membership, Mount, MountKind, Network, RootKind, Rootfs, Spec, User, Writable,
+        plan,
     };
 
     /// Plans that have every call.
@@ -325,6 +343,7 @@ mod tests {
             filter_calls: true,
             shm_size_bytes: 1 << 20,
             limits: vec![ResourceLimit { resource: Resource::Nofile, soft: 10, hard: u64::MAX }],
+            groups: vec![Membership { folder: "/sys/fs/cgroup/kiln.1.0/0".into(), unified: true }],
         };
         let new = Kernel {
             new_mount_api: true,
@@ -332,15 +351,19 @@ mod tests {
             lowerdir_append: true,
             unified_cgroup: true,
             make_devices: true,
+            filters_devices: false,
             seccomp: true,
             root: RootKind::Mount,
         };
         let old = Kernel { mount_setattr: false, lowerdir_append: false, root: RootKind::Chroot, ..new };
         let window = Some(WindowSize { rows: 24, columns: 80 });
+        let namespace = std::fs::File::open("/proc/self/ns/net").expect("there is /proc");
+        let namespace = std::sync::Arc::new(namespace.into());
         vec![
             plan(&spec(0), window, &new).expect("a good spec"),
             plan(&spec(1000), None, &new).expect("a good spec"),
-            plan(&spec(0), None, &old).expect("a good spec"),
+            plan(&Spec { network: Network::Namespace(namespace), ..spec(0) }, None, &old)
+                .expect("a good spec"),
         ]
     }
 
@@ -362,7 +385,7 @@ mod tests {
                 out[0]
             })
             .collect();
-        assert_eq!(numbers, (0..=34).collect());
+        assert_eq!(numbers, (0..=39).collect());
     }
 
     #[test]

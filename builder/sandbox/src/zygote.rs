@@ -24,8 +24,9 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -34,16 +35,24 @@ use rustix::net::{
 };
 use rustix::process::{DumpableBehavior, WaitId, WaitIdOptions, waitid};
 
+use zeroize::Zeroizing;
+
 use crate::child::{NAME, ranges_between};
+use crate::devices::DeviceFilter;
+use crate::forget::Confided;
 use crate::start::{Gear, child, clone, command_line, host, no_namespaces, start_by};
 use crate::stdio::Streams;
 use crate::sys::{self, Cloned, SharedBoard, Stack};
 use crate::{Call, Error, Kernel, Running, Spec, Stdio, wire};
 
-/// The most descriptors of an order: the board, three pipes' ends and three streams.
-const DESCRIPTORS: usize = 7;
+/// The most descriptors of an order: the board, three pipes' ends, three streams and a network namespace.
+const DESCRIPTORS: usize = 8;
 /// How an order begins: the plan's length in bytes, and which of the optional descriptors there are.
 const HEADER_BYTES: usize = 9;
+/// How long its end is waited for until it is killed.
+const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// Instead of a plan's length: keep what is cloned from devices.
+const FILTER_DEVICES: u64 = u64::MAX;
 /// The answer of a zygote that could not even try; any other is the error of the clone, or 0.
 const FAILED: i32 = -1;
 
@@ -53,6 +62,7 @@ pub struct Zygote {
     /// One order at a time.
     socket: Mutex<OwnedFd>,
     process: OwnedFd,
+    filters_devices: OnceLock<bool>,
 }
 
 impl Zygote {
@@ -68,7 +78,7 @@ impl Zygote {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
             .map_err(host("socketpair"))?;
         let blocked = sys::block_signals();
-        match sys::clone_process(0).map_err(host("clone3"))? {
+        match sys::clone_process(0, None).map_err(host("clone3"))? {
             Cloned::Child => {
                 // Whatever happens, what is the caller's stack must not be returned to.
                 let _ended = catch_unwind(AssertUnwindSafe(|| serve(&theirs)));
@@ -76,7 +86,7 @@ impl Zygote {
             }
             Cloned::Parent(process) => {
                 drop(blocked);
-                Ok(Some(Zygote { socket: Mutex::new(ours), process }))
+                Ok(Some(Zygote { socket: Mutex::new(ours), process, filters_devices: OnceLock::new() }))
             }
         }
     }
@@ -89,6 +99,18 @@ impl Zygote {
         start_by(spec, stdio, Kernel::get(), Some(self))
     }
 
+    /// Whether what it clones cannot open a device that a container may not have. Asked of it once, before its first order:
+    /// it makes a control group for that, and clones into it.
+    pub(crate) fn filters_devices(&self) -> bool {
+        *self.filters_devices.get_or_init(|| {
+            let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+            let header = order_header(FILTER_DEVICES, 0);
+            let told = tell(socket.as_fd(), &[IoSlice::new(&header)], &[]);
+            let answer = told.and_then(|()| hear::<{ size_of::<i32>() }>(socket.as_fd()));
+            matches!(answer, Ok((answer, _)) if i32::from_ne_bytes(answer) == 0)
+        })
+    }
+
     /// Has the process of a plan cloned. `None` where the zygote does not do it, so that somebody else may.
     pub(crate) fn clone_step(
         &self,
@@ -96,7 +118,7 @@ impl Zygote {
         gear: &Gear,
     ) -> Option<Result<(OwnedFd, SharedBoard), Error>> {
         let (board, file) = SharedBoard::with_file().ok()?;
-        let plan = wire::encode(calls);
+        let plan = Zeroizing::new(wire::encode(calls));
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         if ask(socket.as_fd(), &plan, file.as_fd(), gear).is_err() {
             // What was sent of this order must not be taken for a part of it with the next one.
@@ -127,7 +149,9 @@ impl Drop for Zygote {
         // It ends when it has read this, also where no signal can be sent to it.
         let socket = self.socket.get_mut().unwrap_or_else(PoisonError::into_inner);
         let _told = shutdown(&*socket, Shutdown::Both);
-        // It has nothing to lose, and a stopped one hears nothing else. Where this fails it has ended already.
+        // It is given time to tidy up behind itself; a stopped one hears nothing but this. Where it fails it has ended already.
+        let end = PollFd::from_borrowed_fd(self.process.as_fd(), PollFlags::IN);
+        let _ended = poll(&mut [end], Some(&PATIENCE));
         let _killed = sys::send_signal(self.process.as_fd(), libc::SIGKILL);
         let options = WaitIdOptions::EXITED | WaitIdOptions::from_bits_retain(libc::__WALL as u32);
         while matches!(waitid(WaitId::PidFd(self.process.as_fd()), options), Err(Errno::INTR)) {}
@@ -142,16 +166,19 @@ fn has_one_thread() -> bool {
 /// Sends an order.
 fn ask(socket: BorrowedFd<'_>, plan: &[u8], board: BorrowedFd<'_>, gear: &Gear) -> Result<(), Errno> {
     let Streams { stdin, stdout, stderr } = &gear.streams;
-    let optional = [stdin, stdout, stderr, &gear.console];
+    let optional = [stdin, stdout, stderr, &gear.console, &gear.network];
     let there = (0..).zip(optional).fold(0_u8, |mask, (bit, fd)| mask | u8::from(fd.is_some()) << bit);
-    let mut header = [0_u8; HEADER_BYTES];
-    let (length, rest) = header.split_at_mut(size_of::<u64>());
-    length.copy_from_slice(&(plan.len() as u64).to_ne_bytes());
-    rest.fill(there);
+    let header = order_header(plan.len() as u64, there);
     let needed = [board, gear.alive.as_fd(), gear.life.as_fd()];
     let descriptors: Vec<_> =
         needed.into_iter().chain(optional.into_iter().flatten().map(AsFd::as_fd)).collect();
     tell(socket, &[IoSlice::new(&header), IoSlice::new(plan)], &descriptors)
+}
+
+/// How an order begins.
+fn order_header(length: u64, there: u8) -> [u8; HEADER_BYTES] {
+    let [a, b, c, d, e, f, g, h] = length.to_ne_bytes();
+    [a, b, c, d, e, f, g, h, there]
 }
 
 /// Sends bytes, and descriptors with the first of them.
@@ -217,9 +244,19 @@ fn serve(socket: &OwnedFd) {
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = rustix::thread::set_name(c"kiln-zygote");
     sys::hide_arguments(&command_line(), NAME.to_bytes());
+    sys::hide_environment();
     let Ok(stack) = Stack::new() else { return };
-    while let Ok(order) = Order::receive(socket.as_fd()) {
-        let cloned = order.and_then(|order| order.carry_out(&stack));
+    let mut filtered = None;
+    while let Ok(order) = Asked::receive(socket.as_fd()) {
+        let Asked::ForStep(order) = order else {
+            filtered = filtered.or_else(DeviceFilter::make);
+            let answer = if filtered.is_some() { 0 } else { FAILED };
+            if tell(socket.as_fd(), &[IoSlice::new(&answer.to_ne_bytes())], &[]).is_err() {
+                break;
+            }
+            continue;
+        };
+        let cloned = order.and_then(|order| order.carry_out(&stack, filtered.as_ref()));
         let answer = match &cloned {
             Some(Ok(_)) => 0,
             Some(Err(errno)) => errno.raw_os_error(),
@@ -228,24 +265,31 @@ fn serve(socket: &OwnedFd) {
         let process = cloned.and_then(Result::ok);
         let descriptors: Vec<_> = process.iter().map(AsFd::as_fd).collect();
         if tell(socket.as_fd(), &[IoSlice::new(&answer.to_ne_bytes())], &descriptors).is_err() {
-            return;
+            break;
         }
+    }
+    if let Some(filter) = filtered {
+        filter.remove();
     }
 }
 
-/// What is to be cloned.
-struct Order {
-    calls: Vec<Call>,
-    board: SharedBoard,
-    gear: Gear,
+/// What a zygote is asked for.
+enum Asked {
+    /// To keep what it clones from devices.
+    FilterDevices,
+    /// To clone; `None` is an order that cannot be carried out.
+    ForStep(Option<Order>),
 }
 
-impl Order {
-    /// Waits for the next order. `None` where it is none that can be carried out.
-    fn receive(socket: BorrowedFd<'_>) -> Result<Option<Order>, Errno> {
+impl Asked {
+    /// Waits for the next one.
+    fn receive(socket: BorrowedFd<'_>) -> Result<Asked, Errno> {
         let ([a, b, c, d, e, f, g, h, there], descriptors) = hear::<HEADER_BYTES>(socket)?;
         let length = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
-        let mut plan = vec![0_u8; usize::try_from(length).map_err(|_| Errno::TOOBIG)?];
+        if length == FILTER_DEVICES {
+            return Ok(Asked::FilterDevices);
+        }
+        let mut plan = Zeroizing::new(vec![0_u8; usize::try_from(length).map_err(|_| Errno::TOOBIG)?]);
         let mut read = 0;
         while let Some(rest) = plan.get_mut(read..).filter(|rest| !rest.is_empty()) {
             match recv(socket, rest, RecvFlags::WAITALL) {
@@ -255,9 +299,18 @@ impl Order {
                 Err(errno) => return Err(errno),
             }
         }
-        Ok(Order::of(&plan, there, descriptors))
+        Ok(Asked::ForStep(Order::of(&plan, there, descriptors)))
     }
+}
 
+/// What is to be cloned.
+struct Order {
+    calls: Confided,
+    board: SharedBoard,
+    gear: Gear,
+}
+
+impl Order {
     fn of(plan: &[u8], there: u8, descriptors: Vec<OwnedFd>) -> Option<Order> {
         let mut descriptors = descriptors.into_iter();
         let (board, alive, life) = (descriptors.next()?, descriptors.next()?, descriptors.next()?);
@@ -266,15 +319,19 @@ impl Order {
             _ => descriptors.next().map(Some),
         };
         let streams = Streams { stdin: optional(0)?, stdout: optional(1)?, stderr: optional(2)? };
-        let gear = Gear { streams, alive, life, console: optional(3)? };
-        Some(Order { calls: wire::decode(plan)?, board: SharedBoard::open(board.as_fd()).ok()?, gear })
+        let gear = Gear { streams, alive, life, console: optional(3)?, network: optional(4)? };
+        Some(Order {
+            calls: Confided::new(wire::decode(plan)?),
+            board: SharedBoard::open(board.as_fd()).ok()?,
+            gear,
+        })
     }
 
     /// Clones the step's process, which becomes a child of the caller's.
-    fn carry_out(self, stack: &Stack) -> Option<Result<OwnedFd, Errno>> {
+    fn carry_out(self, stack: &Stack, filter: Option<&DeviceFilter>) -> Option<Result<OwnedFd, Errno>> {
         // The zygote has no command line any more that would have to be hidden.
-        let child = child(&self.calls, &self.board, self.gear, stack, Vec::new()).ok()?;
-        Some(clone(child, libc::CLONE_PARENT))
+        let child = child(&self.calls, &self.board, self.gear, stack, Vec::new()).ok();
+        child.map(|child| clone(child, libc::CLONE_PARENT, filter))
     }
 }
 
@@ -301,11 +358,11 @@ mod tests {
         // As Ctrl-Z would, if it were heard: it is ended all the same.
         kill_process(other, Signal::STOP).expect("it was not waited for");
         let process = pidfd_open(other, PidfdFlags::empty()).expect("it was not waited for");
-        let zygote = Zygote { socket: Mutex::new(ours), process };
+        let zygote = Zygote { socket: Mutex::new(ours), process, filters_devices: OnceLock::new() };
         let (ended, alive) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
         let (life, _caller) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
         let streams = Streams { stdin: None, stdout: None, stderr: None };
-        let gear = Gear { streams, alive, life, console: None };
+        let gear = Gear { streams, alive, life, console: None, network: None };
         let answerer = thread::spawn(move || answer(theirs));
         let heard = zygote.clone_step(&[Call::Spawn], &gear).map(|cloned| cloned.map(drop));
         answerer.join().expect("it does not panic");
@@ -315,8 +372,8 @@ mod tests {
     }
 
     fn take_order(socket: &OwnedFd) {
-        let order = Order::receive(socket.as_fd()).expect("an order comes").expect("it is one");
-        assert_eq!(order.calls, [Call::Spawn]);
+        let Ok(Asked::ForStep(Some(order))) = Asked::receive(socket.as_fd()) else { panic!("no order came") };
+        assert_eq!(*order.calls, [Call::Spawn]);
     }
 
     fn say(socket: &OwnedFd, answer: i32) {

@@ -94,7 +94,7 @@ fn a_step_is_as_any_other(_: &Arc<Zygote>, step: &mut Step) {
         outcome.stderr
     );
     assert_eq!(outcome.report.status, Status::Exited(3));
-    assert!(outcome.report.peak_memory_bytes.is_some(), "what the caller holds is not in it");
+    assert!(outcome.report.largest_process_bytes.is_some(), "what the caller holds is not in it");
     step.spec.mounts.clear();
     step.spec.user = User::default();
     step.renew();
@@ -168,7 +168,7 @@ fn it_holds_nothing_and_hears_no_signal(_: &Arc<Zygote>, step: &mut Step) {
     step.script("sleep 0.2");
     let (running, _, _) = step.start().expect("the step starts");
     let held = fs::read_dir(format!("/proc/{}/fd", id.as_raw_nonzero())).expect("it lives").count();
-    assert_eq!(held, 1, "its socket");
+    assert!(held <= 3, "its socket, and the folders of two control groups: {held}");
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         kill_process(id, signal).expect("it lives");
     }

@@ -10,6 +10,7 @@
 //! | bytes, mode, owner of files    | yes   | yes, no mtime |        |
 //! | manifest digest and platform   |       |               | yes    |
 //! | secret *names*, never values   | yes   |               |        |
+//! | marks of secrets, where asked for | yes |              |        |
 //! | line numbers, stage names      | no    | no            | no     |
 //! | timeout, memory limit          | no    | no            | no     |
 //!
@@ -76,11 +77,11 @@ pub enum InputKey {
 
 /// The ingredients of a definition key, for the key and for explaining a miss.
 ///
-/// `inputs` has one entry for each input of the vertex. `own` is the fingerprint of a source that can change.
+/// `inputs` has one entry for each input of the vertex. `own` is what the vertex's definition leaves open and can change.
 pub fn definition(
     vertex: &Vertex,
     inputs: &[InputKey],
-    own: Option<Digest>,
+    own: &[Ingredient],
 ) -> (DefinitionKey, Vec<Ingredient>) {
     let mut list = ingredients(&vertex.op);
     for (position, input) in inputs.iter().enumerate() {
@@ -93,18 +94,20 @@ pub fn definition(
             }
         });
     }
-    list.extend(own.map(|digest| Ingredient::new("remote version", digest.to_string())));
+    list.extend_from_slice(own);
     (DefinitionKey(Ingredient::digest(&list)), list)
 }
 
-/// The content key: the operation, and for each input the digest of what [`selection`] picks of it.
-pub fn content(vertex: &Vertex, inputs: &[Digest]) -> ContentKey {
+/// The content key: the operation, for each input the digest of what [`selection`] picks of it, and `own` as of
+/// [`definition`].
+pub fn content(vertex: &Vertex, inputs: &[Digest], own: &[Ingredient]) -> ContentKey {
     let mut list = ingredients(&vertex.op);
     list.push(Ingredient::new("by", "content"));
     let numbered = inputs.iter().enumerate();
     list.extend(
         numbered.map(|(i, digest)| Ingredient::new(format!("files of input {i}"), digest.to_string())),
     );
+    list.extend_from_slice(own);
     ContentKey(Ingredient::digest(&list))
 }
 

@@ -7,9 +7,12 @@
 //! A vertex is asked for from the top: its definition key follows from the keys of what is below, so a
 //! target whose key hits needs nothing else done. Only on a miss are its inputs wanted in turn.
 //!
+//! Of processes that are ready, those wait whose memory would not suffice beside the others; see `room.rs`.
+//!
 //! [`key`] holds what cache keys are made of, [`Solver`] the states and the way from one to the next.
 
 pub mod key;
+mod room;
 mod solve;
 mod state;
 

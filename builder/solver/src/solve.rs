@@ -11,6 +11,7 @@ use oci::Digest;
 use crate::{
     Action, Event, Id, Key, Outcome, Via,
     key::{self, InputKey},
+    room::{Answer, Room},
     state::{KeyState, State},
 };
 
@@ -22,7 +23,7 @@ pub struct Solver<R> {
     actions: VecDeque<Action<R>>,
     /// Vertices in [`State::Ready`], the one with the longest way ahead last.
     ready: BTreeSet<(u32, std::cmp::Reverse<Id>)>,
-    processes: usize,
+    room: Room,
     jobs: Option<usize>,
 }
 
@@ -37,7 +38,7 @@ struct Node<R> {
     /// It, or something below, must not be answered by its definition key.
     tainted: bool,
     key: KeyState,
-    fingerprint: Option<(Vec<Digest>, Option<Digest>)>,
+    fingerprint: Option<(Vec<Digest>, Vec<Ingredient>)>,
     state: State<R>,
     /// How many roots and users need its result.
     demand: usize,
@@ -51,7 +52,7 @@ impl<R: Clone> Solver<R> {
             by_digest: BTreeMap::new(),
             actions: VecDeque::new(),
             ready: BTreeSet::new(),
-            processes: 0,
+            room: Room::default(),
             jobs,
         }
     }
@@ -114,11 +115,27 @@ impl<R: Clone> Solver<R> {
         if let Some(action) = self.actions.pop_front() {
             return Some(action);
         }
-        let full = self.jobs.is_some_and(|jobs| self.processes >= jobs.max(1));
-        let next = self.ready.iter().rev().find(|(_, id)| !full || !self.is_process(id.0)).copied()?;
+        let full = self.jobs.is_some_and(|jobs| self.room.running() >= jobs.max(1));
+        let mut chosen = None;
+        for next in self.ready.iter().rev() {
+            let id = next.1.0;
+            if is_process(&self.nodes[id.0].vertex) {
+                if full {
+                    continue;
+                }
+                match self.room.may_start(id) {
+                    Answer::Start => self.room.started(id),
+                    Answer::Wait => continue,
+                    Answer::Weigh(vertex) => return Some(Action::Weigh { vertex }),
+                    Answer::Measure => return Some(Action::Measure),
+                }
+            }
+            chosen = Some(*next);
+            break;
+        }
+        let next = chosen?;
         self.ready.remove(&next);
         let id = next.1.0;
-        self.processes += usize::from(self.is_process(id));
         self.nodes[id.0].state = State::Running;
         Some(Action::Run { vertex: id, inputs: self.input_results(id) })
     }
@@ -143,10 +160,13 @@ impl<R: Clone> Solver<R> {
             Event::Identified { vertex, inputs } => {
                 if matches!(self.node(vertex).state, State::Identifying) {
                     self.nodes[vertex.0].state = State::LookingUpContent;
-                    let key = Key::Content(key::content(&self.node(vertex).vertex, &inputs));
+                    let key =
+                        Key::Content(key::content(&self.node(vertex).vertex, &inputs, self.own(vertex)));
                     self.actions.push_back(Action::LookUp { vertex, key });
                 }
             }
+            Event::Weighed { vertex, bytes } => self.room.weighed(vertex, bytes),
+            Event::Measured { bytes } => self.room.measured(bytes),
             Event::Finished { vertex, result } => {
                 self.leave_process(vertex);
                 let source = matches!(self.node(vertex).vertex.op, Op::Source(_));
@@ -217,6 +237,11 @@ impl<R: Clone> Solver<R> {
         }
     }
 
+    /// What goes into both keys of a vertex and is not in its definition; empty until that was told.
+    pub fn own(&self, id: Id) -> &[Ingredient] {
+        self.node(id).fingerprint.as_ref().map_or(&[], |(_, own)| own)
+    }
+
     /// Everything below a vertex, itself last, inputs before users.
     pub fn below(&self, id: Id) -> Vec<Id> {
         let mut seen = BTreeSet::from([id]);
@@ -241,13 +266,9 @@ impl<R: Clone> Solver<R> {
         &self.nodes[id.0]
     }
 
-    fn is_process(&self, id: Id) -> bool {
-        matches!(self.node(id).vertex.op, Op::Exec(_))
-    }
-
     fn leave_process(&mut self, id: Id) {
-        if matches!(self.node(id).state, State::Running | State::Stopping) && self.is_process(id) {
-            self.processes -= 1;
+        if matches!(self.node(id).state, State::Running | State::Stopping) {
+            self.room.ended(id);
         }
     }
 
@@ -284,7 +305,7 @@ impl<R: Clone> Solver<R> {
         asked.sort_unstable();
         for next in asked {
             let local = self.local_inputs(next);
-            if (!local.is_empty() || self.is_remote(next)) && self.node(next).fingerprint.is_none() {
+            if (!local.is_empty() || self.has_own(next)) && self.node(next).fingerprint.is_none() {
                 self.actions.push_back(Action::Fingerprint { vertex: next, inputs: local });
             }
             self.derive_keys(next);
@@ -311,8 +332,8 @@ impl<R: Clone> Solver<R> {
         let node = self.node(id);
         let local = self.local_inputs(id);
         let (of_inputs, own) = match &node.fingerprint {
-            Some((inputs, own)) => (inputs.as_slice(), *own),
-            None if local.is_empty() && !self.is_remote(id) => (&[][..], None),
+            Some((inputs, own)) => (inputs.as_slice(), own.as_slice()),
+            None if local.is_empty() && !self.has_own(id) => (&[][..], &[][..]),
             None => return None,
         };
         let mut keys = Vec::with_capacity(node.inputs.len());
@@ -469,6 +490,7 @@ impl<R: Clone> Solver<R> {
             State::Ready => {
                 let height = node.height;
                 self.ready.remove(&(height, std::cmp::Reverse(id)));
+                self.room.let_pass(id);
                 self.cancel(id);
             }
             _ => self.cancel(id),
@@ -511,8 +533,18 @@ impl<R: Clone> Solver<R> {
         matches!(self.node(id).vertex.op, Op::Source(Source::Git(_) | Source::Http(_)))
     }
 
+    /// Whether something of a vertex's keys is not in its definition: a source's version, or the marks of secrets.
+    fn has_own(&self, id: Id) -> bool {
+        self.is_remote(id)
+            || matches!(&self.node(id).vertex.op, Op::Exec(exec) if exec.secret_ids().next().is_some())
+    }
+
     fn local_inputs(&self, id: Id) -> Vec<usize> {
         let numbered = self.node(id).inputs.iter().enumerate();
         numbered.filter(|(_, (input, _))| self.is_local(*input)).map(|(position, _)| position).collect()
     }
+}
+
+fn is_process(vertex: &Vertex) -> bool {
+    matches!(vertex.op, Op::Exec(_))
 }

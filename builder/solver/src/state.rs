@@ -23,8 +23,8 @@ pub enum Key {
 /// All that a driver can be asked to do. `R` is a vertex's result, which the solver hands around and never looks into.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action<R> {
-    /// Read what the definition leaves open: the files that the vertex can see of each local input, and the
-    /// version of a remote source. Answer with [`Event::Fingerprinted`].
+    /// Read what the definition leaves open: the files that the vertex can see of each local input, the
+    /// version of a remote source, the marks of a process's secrets. Answer with [`Event::Fingerprinted`].
     Fingerprint {
         /// The vertex.
         vertex: Id,
@@ -53,6 +53,13 @@ pub enum Action<R> {
         /// The inputs' results and which output of each.
         inputs: Vec<(R, u32)>,
     },
+    /// Find out how much memory a process takes, from earlier runs of it. Answer with [`Event::Weighed`].
+    Weigh {
+        /// The vertex.
+        vertex: Id,
+    },
+    /// Find out how much memory there is for processes now. Answer with [`Event::Measured`].
+    Measure,
     /// Stop running the vertex: nobody wants it any more. Its answer is whatever the run comes to.
     Cancel {
         /// The vertex.
@@ -76,8 +83,9 @@ pub enum Event<R> {
         vertex: Id,
         /// One digest for each input that was asked for, in that order.
         inputs: Vec<Digest>,
-        /// For a remote source: the version that it has now.
-        own: Option<Digest>,
+        /// What else goes into both keys: of a remote source the version that it has now, of a process the marks of
+        /// those secrets that count.
+        own: Vec<Ingredient>,
     },
     /// The cache has the key.
     Found {
@@ -99,6 +107,18 @@ pub enum Event<R> {
         vertex: Id,
         /// One digest for each input.
         inputs: Vec<Digest>,
+    },
+    /// Answer to [`Action::Weigh`].
+    Weighed {
+        /// The vertex.
+        vertex: Id,
+        /// How much it takes; 0 is so little that it need not be counted, or that nobody knows.
+        bytes: u64,
+    },
+    /// Answer to [`Action::Measure`].
+    Measured {
+        /// How much there is.
+        bytes: u64,
     },
     /// The vertex has a result.
     Finished {

@@ -47,7 +47,7 @@ impl World {
             Action::Fingerprint { vertex, inputs } => Event::Fingerprinted {
                 vertex,
                 inputs: inputs.iter().map(|_| Digest::of(self.files.as_bytes())).collect(),
-                own: None,
+                own: Vec::new(),
             },
             Action::LookUp { vertex, key } => {
                 let found = match key {
@@ -66,6 +66,8 @@ impl World {
                 inputs: inputs.iter().map(|(r, _)| Digest::of(r.as_bytes())).collect(),
             },
             Action::Run { vertex, inputs } => self.run(solve, vertex, &inputs),
+            Action::Weigh { vertex } => Event::Weighed { vertex, bytes: 0 },
+            Action::Measure => Event::Measured { bytes: 0 },
             Action::Cancel { .. } | Action::Release { .. } => return None,
         })
     }
@@ -84,7 +86,7 @@ impl World {
         let (definition, _) = solve.definition(vertex).expect("a running vertex has its key");
         self.definitions.insert(definition.digest(), result.clone());
         let digests: Vec<Digest> = inputs.iter().map(|(r, _)| Digest::of(r.as_bytes())).collect();
-        let content = solver::key::content(solve.vertex(vertex), &digests);
+        let content = solver::key::content(solve.vertex(vertex), &digests, solve.own(vertex));
         self.contents.insert(content.digest(), result.clone());
         self.operations.insert(name);
         Event::Finished { vertex, result }

@@ -88,9 +88,10 @@ fn record(n: u64) -> Record {
         result: (0..20).map(part).collect(),
         created: Epoch(2),
         duration_ms: 3,
-        peak_memory_bytes: None,
+        took: store::Took::default(),
         stage: "build".to_owned(),
         instruction: format!("RUN step {n}"),
+        stays_here: false,
     }
 }
 

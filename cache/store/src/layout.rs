@@ -27,6 +27,8 @@ use tree::LayerId;
 /// | `blocks/HEX`       | which blocks a layer's blob is made of                            | rename from `tmp` |
 /// | `remote/HEX`       | which repositories have a blob, and unfinished uploads            | rename from `tmp` |
 /// | `answers/HEX-HEX`  | what registries answered about a name                             | rename from `tmp` |
+/// | `secret-key`       | the key of the marks of secrets                                   | who first needs it |
+/// | `built/HEX`        | what the last builds did, step by step                            | rename from `tmp` |
 /// | `look.json`        | what the last automatic collection found                          | rename from `tmp` |
 /// | `generation`       | a token that changes when memos are void                          | database's writer |
 #[derive(Debug)]
@@ -162,8 +164,16 @@ impl Layout {
         self.root.join("answers")
     }
 
+    pub(crate) fn built(&self) -> PathBuf {
+        self.root.join("built")
+    }
+
     pub(crate) fn look(&self) -> PathBuf {
         self.root.join("look.json")
+    }
+
+    pub(crate) fn secret_key(&self) -> PathBuf {
+        self.root.join("secret-key")
     }
 
     pub(crate) fn generation(&self) -> PathBuf {

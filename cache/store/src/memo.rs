@@ -77,6 +77,10 @@ impl Memos {
         format::fits(&layout, id_map).then_some(Memos { layout, boot })
     }
 
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// What was remembered under a key.
     pub fn get(&self, key: &Digest) -> Option<Vec<u8>> {
         get(&self.layout, &self.boot, key).ok().flatten()

@@ -38,6 +38,26 @@ pub struct ResultLayer {
     pub created: Option<Epoch>,
 }
 
+/// What a step took of the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Took {
+    /// User time of all its processes.
+    pub user_microseconds: u64,
+    /// System time of all its processes.
+    pub system_microseconds: u64,
+    /// The largest resident set that one of its processes had, where that was measured.
+    pub largest_process_bytes: Option<u64>,
+    /// The most memory that all of them had at once, the page cache included: measured where its memory was limited.
+    pub peak_memory_bytes: Option<u64>,
+}
+
+impl Took {
+    /// How much memory it takes to do it again, as far as that is known.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        self.peak_memory_bytes.max(self.largest_process_bytes)
+    }
+}
+
 /// What one output of a step was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -55,12 +75,17 @@ pub struct Record {
     pub created: Epoch,
     /// How long it ran.
     pub duration_ms: u64,
-    /// The most memory that it used at once, where that was measured.
-    pub peak_memory_bytes: Option<u64>,
+    /// What it took of the machine.
+    #[serde(default)]
+    pub took: Took,
     /// The stage it was written in, for explanations; part of no key.
     pub stage: String,
     /// The instruction as it was written, for explanations; part of no key.
     pub instruction: String,
+    /// Whether its ingredients hold the mark of a secret ([`crate::SecretKey`]): it means nothing elsewhere, and is never to
+    /// be exported.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stays_here: bool,
 }
 
 impl Store {
@@ -121,14 +146,16 @@ impl Store {
     }
 
     /// The record to explain a miss with: of the same operation, else of the same instruction text, else none; of those
-    /// first the same stage's, then the newest. Its layers may be gone, and it is not named in a lease.
+    /// first the same stage's, then the newest. Looked at are the last fifty of each, however many there are. Its layers may be gone, and it is not named in a lease.
     ///
     /// # Errors
     /// The database cannot be read.
     pub fn nearest(&self, op: &Digest, stage: &str, instruction: &str) -> Result<Option<Record>> {
         self.ask("look up a record", |contents| {
             let mut query = contents.connection.prepare_cached(
-                "SELECT seq, last_used, body FROM records WHERE op = ?1 OR instruction = ?3
+                "WITH of_op AS (SELECT * FROM records WHERE op = ?1 ORDER BY seq DESC LIMIT 50),
+                 of_instruction AS (SELECT * FROM records WHERE instruction = ?3 ORDER BY seq DESC LIMIT 50)
+                 SELECT seq, last_used, body FROM (SELECT * FROM of_op UNION ALL SELECT * FROM of_instruction)
                  ORDER BY op = ?1 DESC, stage = ?2 DESC, seq DESC LIMIT 1",
             )?;
             let found = query.query_row(params![column(op), stage, instruction], found).optional()?;

@@ -322,7 +322,9 @@ impl Lowerer<'_> {
                 shown.push_str(&format!(" ({}{more})", plain(first)));
             }
         }
-        building.progress.next(step, &shown, history)
+        let mut shell = building.state.with_shell("");
+        shell.pop();
+        About { shell, ..building.progress.next(step, &shown, history) }
     }
 }
 

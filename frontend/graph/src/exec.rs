@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use oci::Platform;
+use serde::{Deserialize, Serialize};
 
 /// A process to run. Its first mount, with target `/`, is the root file system.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exec {
     /// The program and its arguments.
     pub args: Vec<String>,
@@ -30,7 +31,8 @@ pub struct Exec {
     pub secret_env: Vec<SecretEnv>,
     /// Lines for `/etc/hosts`. Addresses are not part of any key.
     pub extra_hosts: Vec<ExtraHost>,
-    /// Proxy variables, which are not part of any key.
+    /// Proxy variables, which are not part of any key. Not written down with the rest: an address of a proxy may hold a password.
+    #[serde(skip)]
     pub proxy_env: BTreeMap<String, String>,
     /// Limits, which are not part of any key.
     pub resources: Resources,
@@ -40,8 +42,60 @@ pub struct Exec {
     pub shm_size_bytes: Option<u64>,
 }
 
+impl Exec {
+    /// The ids of the secrets that it may see, as files or as variables; one may come more than once.
+    pub fn secret_ids(&self) -> impl Iterator<Item = &str> {
+        let files = self.mounts.iter().filter_map(|mount| match &mount.kind {
+            MountKind::Secret { id, .. } => Some(id.as_str()),
+            _ => None,
+        });
+        files.chain(self.secret_env.iter().map(|secret| secret.id.as_str()))
+    }
+
+    /// Whether it is given something that must not outlive it: a secret or an agent.
+    pub fn is_confided_in(&self) -> bool {
+        let has_agent = self.mounts.iter().any(|mount| matches!(mount.kind, MountKind::Ssh { .. }));
+        has_agent || self.secret_ids().next().is_some()
+    }
+}
+
+impl Exec {
+    /// A process as root in an empty tree, with nothing but its arguments.
+    pub fn new(args: Vec<String>, platform: Platform) -> Exec {
+        Exec {
+            args,
+            platform,
+            env: Vec::new(),
+            cwd: "/".to_owned(),
+            user: String::new(),
+            hostname: String::new(),
+            network: Network::default(),
+            security: Security::default(),
+            mounts: vec![Exec::root(None)],
+            secret_env: Vec::new(),
+            extra_hosts: Vec::new(),
+            proxy_env: BTreeMap::new(),
+            resources: Resources::default(),
+            ulimits: Vec::new(),
+            shm_size_bytes: None,
+        }
+    }
+
+    /// The mount of the root file system.
+    pub fn root(input: Option<usize>) -> Mount {
+        Mount {
+            target: "/".to_owned(),
+            input,
+            selector: String::new(),
+            readonly: false,
+            kind: MountKind::Bind,
+            output: Some(0),
+        }
+    }
+}
+
 /// What of the network a process sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Network {
     /// What the builder gives by default.
     #[default]
@@ -53,7 +107,7 @@ pub enum Network {
 }
 
 /// How far a process is locked in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Security {
     /// As a container.
     #[default]
@@ -63,7 +117,7 @@ pub enum Security {
 }
 
 /// Something mounted into the root file system while the process runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
     /// Absolute path inside the root file system; `/` for the root itself.
     pub target: String,
@@ -80,7 +134,7 @@ pub struct Mount {
 }
 
 /// Kinds of mounts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountKind {
     /// A tree of the graph.
     Bind,
@@ -131,7 +185,7 @@ pub enum MountKind {
 }
 
 /// What happens when two steps want one cache at once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum CacheSharing {
     /// Both use it.
     #[default]
@@ -143,7 +197,7 @@ pub enum CacheSharing {
 }
 
 /// A secret as a variable.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretEnv {
     /// The variable.
     pub name: String,
@@ -154,16 +208,21 @@ pub struct SecretEnv {
 }
 
 /// A line for `/etc/hosts`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtraHost {
     /// The name.
     pub host: String,
-    /// Its address, as written.
+    /// Its address, as written, or [`ExtraHost::GATEWAY`].
     pub ip: String,
 }
 
+impl ExtraHost {
+    /// In place of an address: that at which a step reaches the host.
+    pub const GATEWAY: &str = "host-gateway";
+}
+
 /// Limits of a step's control group; `None` is no limit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
     /// Memory in bytes.
     pub memory_bytes: Option<u64>,
@@ -182,7 +241,7 @@ pub struct Resources {
 }
 
 /// An rlimit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ulimit {
     /// `nofile`, `nproc`, ….
     pub name: String,

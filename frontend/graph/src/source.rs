@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use oci::{Digest, PinnedImage, Platform};
+use serde::{Deserialize, Serialize};
 
 /// A tree from outside the graph.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,7 +28,7 @@ pub enum Source {
 /// A build context: `.` or a `--build-context name=folder`.
 ///
 /// Its content reaches keys through the operations that select from it, path by path.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Local {
     /// `context` for the main one, else the named context's name.
     pub name: String,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use petgraph::{Direction, graph::NodeIndex, visit::EdgeRef};
+use serde::{Deserialize, Serialize};
 
 use crate::{Exec, FileOp, Source, VertexDigest};
 
@@ -42,7 +43,7 @@ pub enum Op {
 }
 
 /// Bytes `start..end` of the Dockerfile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SourceRange {
     /// First byte.
     pub start: usize,
@@ -59,6 +60,8 @@ pub struct About {
     pub instruction: String,
     /// The stage that it belongs to.
     pub stage: String,
+    /// What runs the texts of its stage's `RUN`, as `SHELL` says: the program and its arguments. Empty where it runs nothing.
+    pub shell: Vec<String>,
     /// Where it was written.
     pub source: Option<SourceRange>,
     /// Whether the cache must not answer for it (`--no-cache`).

@@ -1,13 +1,16 @@
 //! `kiln build`: from arguments to a request, and from what came of it to an exit status.
 
+pub(super) mod agents;
 mod call;
 mod dockerfile;
+mod enter;
 mod others;
 mod outputs;
 mod proxies;
+pub(super) mod secrets;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -15,7 +18,9 @@ use std::{
 };
 
 use ::dockerfile::{Entitlement, NamedContext, NoCache, Request, ignore::Ignore};
-use engine::{Asking, BuildOutcome, BuildRequest, Cancel, DockerfileFrom, Engine, Output, Remember};
+use engine::{
+    Asking, BuildOutcome, BuildRequest, Cancel, DockerfileFrom, Engine, Failed, Output, Remember, StepLimits,
+};
 use oci::{Platform, Reference};
 use sandbox::Zygote;
 
@@ -24,7 +29,7 @@ use crate::{
     arguments::Build,
     command,
     failure::{self, Failure, Source},
-    flags::{self, Call, ContextSource},
+    flags::{self, Call, ContextSource, OnError, Secret},
     machine::{self, Machine},
     progress::{Mode, Shown, bytes},
     settings::{self, Collecting},
@@ -37,8 +42,10 @@ pub struct Ready {
     root: PathBuf,
     mode: Mode,
     call: Option<Call>,
+    on_error: OnError,
     /// Of the command line.
     warnings: Vec<String>,
+    step_limits: StepLimits,
     request: BuildRequest,
     machine: Machine,
     collecting: Collecting,
@@ -48,7 +55,10 @@ pub struct Ready {
 pub fn ready(arguments: Build, root: Option<PathBuf>, source: &mut Source) -> Result<Ready, Failure> {
     let mode = Mode::asked(&arguments.progress, arguments.quiet)?;
     let call = flags::call(arguments.check, arguments.call.as_deref())?;
+    let on_error = flags::on_error(&arguments.on_error)?;
+    enter::check(on_error)?;
     let warnings = others::check(&arguments.others)?;
+    let step_limits = step_limits(&arguments)?;
     let inputs = Inputs::find(&arguments)?;
     if let DockerfileFrom::Text { name, bytes } = &inputs.dockerfile {
         *source = Source { name: name.clone(), text: bytes.clone() };
@@ -58,7 +68,7 @@ pub fn ready(arguments: Build, root: Option<PathBuf>, source: &mut Source) -> Re
     let (request, machine) = request(&arguments, inputs, outputs)?;
     let collecting = settings::collecting()?;
     let root = command::state_folder(root)?;
-    Ok(Ready { arguments, root, mode, call, warnings, request, machine, collecting })
+    Ok(Ready { arguments, root, mode, call, on_error, warnings, request, machine, collecting, step_limits })
 }
 
 impl Ready {
@@ -75,14 +85,26 @@ impl Ready {
         Some(self.tell(source, &shown, Ok(built)))
     }
 
+    /// See [`Machine::hide_memory`].
+    pub fn hide_memory(&self) {
+        self.machine.hide_memory();
+    }
+
+    /// Whether secrets are read to find out if something has changed.
+    pub fn compares_secrets(&self) -> bool {
+        !self.request.keyed_secrets.is_empty()
+    }
+
     /// What clones the steps; none where there are none, or where it cannot be had: they are then dearer.
     pub fn zygote(&self) -> Option<Zygote> {
         self.call.is_none().then(Zygote::fork)?.ok()?
     }
 
     /// Builds, and shows what happens; or asks what `--call` says. Gives the exit status.
-    pub async fn run(self, source: &mut Source, zygote: Option<Zygote>) -> Result<u8, Failure> {
-        let engine = command::engine_with(Some(self.root.clone()), self.arguments.jobs, zygote)?;
+    pub async fn run(mut self, source: &mut Source, zygote: Option<Zygote>) -> Result<u8, Failure> {
+        agents::read_keys(&mut self.machine)?;
+        let (root, jobs) = (Some(self.root.clone()), self.arguments.jobs);
+        let engine = command::engine_with(root, jobs, zygote, self.step_limits.clone())?;
         let cancel = Cancel::new();
         signals::cancel_on_interrupt(&cancel)?;
         if let Some(call) = self.call {
@@ -101,9 +123,22 @@ impl Ready {
         let display = self.mode.display();
         let shown = Arc::new(Shown::new(display.clone()));
         let (request, machine) = (self.request.clone(), Arc::new(self.machine.clone()));
-        let built = engine.build(request, machine, shown.clone(), cancel.clone()).await;
+        let built = match self.on_error {
+            OnError::Fail => {
+                let built = engine.build(request, machine, shown.clone(), cancel.clone());
+                built.await.map_err(Failed::from)
+            }
+            OnError::Shell => engine.build_to_enter(request, machine, shown.clone(), cancel.clone()).await,
+        };
         display.finish();
-        let told = self.tell(source, &shown, built.map_err(Failure::from));
+        let (built, step) = match built {
+            Ok(built) => (Ok(built), None),
+            Err(Failed { error, step }) => (Err(Failure::from(error)), step),
+        };
+        let mut told = self.tell(source, &shown, built);
+        if let (Err(failure), Some(step)) = (&told, step) {
+            told = enter::enter(failure, source, step).await;
+        }
         tidy(&engine, self.collecting, self.mode, &cancel).await;
         told
     }
@@ -155,6 +190,16 @@ async fn tidy(engine: &Engine, collecting: Collecting, mode: Mode, cancel: &Canc
     }
 }
 
+/// What limits the steps.
+fn step_limits(arguments: &Build) -> Result<StepLimits, Failure> {
+    let mut limits = flags::step_limits(&arguments.resources)?;
+    if let Some(timeout) = &arguments.timeout {
+        // No time at all is no limit, as with every other program that has such a flag.
+        limits.timeout_seconds = Some(flags::seconds("--timeout", timeout)?).filter(|seconds| *seconds > 0);
+    }
+    Ok(limits)
+}
+
 /// Says what was built, in the files and on the output that were asked for.
 fn report(arguments: &Build, outcome: &BuildOutcome, to_stdout: bool) -> Result<(), Failure> {
     let digest = outcome.image.as_ref().map(|image| image.digest.to_string()).unwrap_or_default();
@@ -199,7 +244,7 @@ fn request(
 ) -> Result<(BuildRequest, Machine), Failure> {
     let mut machine = Machine::default();
     let mut frontend = Request::new(Platform::host());
-    let mut layouts = BTreeMap::new();
+    let (mut layouts, mut keyed_secrets) = (BTreeMap::new(), BTreeSet::new());
     frontend.build_args = flags::pairs_from("--build-arg", &arguments.build_args, machine::variable)?;
     proxies::add(&mut frontend.build_args);
     if let Some(time) = machine::variable("SOURCE_DATE_EPOCH") {
@@ -232,14 +277,16 @@ fn request(
         frontend.named_contexts.insert(name, named);
     }
     for value in &arguments.secrets {
-        let (id, secret) = flags::secret(value, |name| machine::variable(name).is_some())?;
-        machine.secrets.insert(id, secret);
+        let Secret { id, source, in_keys } = flags::secret(value, machine::has_variable)?;
+        secrets::check(value, &source)?;
+        if in_keys {
+            keyed_secrets.insert(id.clone());
+        } else {
+            keyed_secrets.remove(&id);
+        }
+        machine.secrets.insert(id, source);
     }
-    let agent = machine::variable("SSH_AUTH_SOCK");
-    for value in &arguments.ssh {
-        let (id, socket) = flags::ssh(value, agent.as_deref())?;
-        machine.agents.insert(id, socket);
-    }
+    agents::add(&mut machine, &arguments.ssh)?;
     let asking = Asking {
         pull: flags::pull(&arguments.pull)?,
         fresh_seconds: flags::seconds("--resolve-ttl", &arguments.resolve_ttl)?,
@@ -251,21 +298,21 @@ fn request(
         layouts,
         tags: tags(&arguments.tags)?,
         outputs,
+        keyed_secrets,
         explain: arguments.explain,
         asking,
-        remember: remember(&machine)?,
+        remember: remember()?,
     };
     Ok((request, machine))
 }
 
-/// What else the build depends on; none where that is a secret or an agent, which are in no key.
-fn remember(machine: &Machine) -> Result<Option<Remember>, Failure> {
+/// What else the build depends on.
+fn remember() -> Result<Option<Remember>, Failure> {
     // A mistake in it is told whether it matters to this build or not.
     let limits = machine::variable("KILN_LIMITS").unwrap_or_default();
     flags::limits(&limits)?;
     let Ok(folder) = std::env::current_dir() else { return Ok(None) };
-    let has_none = machine.secrets.is_empty() && machine.agents.is_empty();
-    Ok(has_none.then(|| Remember { program: machine::program(), folder, limits }))
+    Ok(Some(Remember { program: machine::program(), folder, limits }))
 }
 
 /// The first of a list of platforms, as `DOCKER_DEFAULT_PLATFORM` may hold one.

@@ -11,29 +11,31 @@ pub mod prune;
 pub mod remote;
 pub mod rollback;
 pub mod run;
+pub mod shell;
 
 use std::path::PathBuf;
 
-use engine::{Engine, Settings};
+use engine::{Engine, Settings, StepLimits};
 use sandbox::Zygote;
 
 use crate::{failure::Failure, flags, machine, registries};
 
 /// The engine over the state folder.
 pub fn engine(root: Option<PathBuf>, jobs: Option<usize>) -> Result<Engine, Failure> {
-    engine_with(root, jobs, None)
+    engine_with(root, jobs, None, StepLimits::default())
 }
 
-/// As [`engine`], with something that clones the steps of builds.
+/// As [`engine`], with something that clones the steps of builds, and limits for what is run.
 pub fn engine_with(
     root: Option<PathBuf>,
     jobs: Option<usize>,
     zygote: Option<Zygote>,
+    step_limits: StepLimits,
 ) -> Result<Engine, Failure> {
     let root = state_folder(root)?;
     let (clock, registry, surroundings) = (machine::clock(), registries::client()?, machine::surroundings());
     let limits = flags::limits(&machine::variable("KILN_LIMITS").unwrap_or_default())?;
-    Ok(Engine::open(Settings { root, clock, registry, surroundings, jobs, limits, zygote })?)
+    Ok(Engine::open(Settings { root, clock, registry, surroundings, jobs, limits, zygote, step_limits })?)
 }
 
 /// Where the state folder is.

@@ -1,4 +1,4 @@
-//! `--secret id=ID[,src=FILE|,env=VARIABLE][,type=file|env]`.
+//! `--secret id=ID[,src=FILE|,env=VARIABLE][,type=file|env][,cache-key=content|id]`.
 
 use std::path::PathBuf;
 
@@ -13,10 +13,21 @@ pub enum SecretSource {
     Variable(String),
 }
 
-/// The id and the source. Without `src` and `env`, a variable of the id's name is used where there is one, else a file.
-pub fn secret(text: &str, is_variable: impl Fn(&str) -> bool) -> Result<(String, SecretSource), BadFlag> {
+/// A secret as it is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secret {
+    /// By what steps ask for it.
+    pub id: String,
+    /// Where it is.
+    pub source: SecretSource,
+    /// Whether its content counts in the keys of the steps that see it, and not its id alone.
+    pub in_keys: bool,
+}
+
+/// A secret. Without `src` and `env`, a variable of the id's name is used where there is one, else a file.
+pub fn secret(text: &str, is_variable: impl Fn(&str) -> bool) -> Result<Secret, BadFlag> {
     let bad = |why: String| BadFlag::new("--secret", text, why, "--secret id=token,src=token.txt");
-    let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
+    let (mut id, mut file, mut variable, mut kind, mut in_keys) = (None, None, None, None, false);
     for (key, value) in csv::keys(text).map_err(bad)? {
         let value = value.ok_or_else(|| bad(format!("`{key}` needs a value")))?;
         match key.as_str() {
@@ -25,7 +36,14 @@ pub fn secret(text: &str, is_variable: impl Fn(&str) -> bool) -> Result<(String,
             "env" => variable = Some(value),
             "type" if matches!(value.as_str(), "file" | "env") => kind = Some(value),
             "type" => return Err(bad(format!("`type={value}` is neither file nor env"))),
-            other => return Err(bad(format!("`{other}` is no key of a secret: id, src, env, type"))),
+            "cache-key" => match value.as_str() {
+                "content" => in_keys = true,
+                "id" => in_keys = false,
+                _ => return Err(bad(format!("`cache-key={value}` is neither content nor id"))),
+            },
+            other => {
+                return Err(bad(format!("`{other}` is no key of a secret: id, src, env, type, cache-key")));
+            }
         }
     }
     if kind.as_deref() == Some("env") && variable.is_none() {
@@ -45,12 +63,23 @@ pub fn secret(text: &str, is_variable: impl Fn(&str) -> bool) -> Result<(String,
         }
         (None, None) => SecretSource::File(PathBuf::from(&id)),
     };
-    Ok((id, source))
+    Ok(Secret { id, source, in_keys })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_content_counts_where_that_is_asked_for() {
+        for (text, in_keys) in [
+            ("id=a,src=b,cache-key=content", true),
+            ("id=a,cache-key=id,src=b", false),
+            ("id=a,src=b", false),
+        ] {
+            assert_eq!(secret(text, |_| false).map(|secret| secret.in_keys), Ok(in_keys), "{text}");
+        }
+    }
 
     #[test]
     fn secrets_are_files_or_variables() {
@@ -61,9 +90,11 @@ mod tests {
             ("id=f", "f", SecretSource::File("f".into())),
             ("type=env,id=a,src=V", "a", SecretSource::Variable("V".to_owned())),
         ] {
-            assert_eq!(secret(text, |name| name == "V"), Ok((id.to_owned(), source)), "{text}");
+            let id = id.to_owned();
+            assert_eq!(secret(text, |name| name == "V"), Ok(Secret { id, source, in_keys: false }), "{text}");
         }
-        for text in ["", "id=", "id=a,src=b,env=c", "id=a,what=b", "id"] {
+        for text in ["", "id=", "id=a,src=b,env=c", "id=a,what=b", "id", "id=a,cache-key", "id=a,cache-key=x"]
+        {
             assert!(secret(text, |_| false).is_err(), "{text}");
         }
     }

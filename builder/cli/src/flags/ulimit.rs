@@ -32,11 +32,10 @@ pub fn extra_host(text: &str) -> Result<ExtraHost, BadFlag> {
     if host.is_empty() || host.contains(char::is_whitespace) {
         return Err(bad("the host name is empty or holds blanks"));
     }
-    if bare != "host-gateway" && bare.parse::<std::net::IpAddr>().is_err() {
+    if bare != ExtraHost::GATEWAY && bare.parse::<std::net::IpAddr>().is_err() {
         return Err(bad("the address is no IP address"));
     }
-    let ip = if bare == "host-gateway" { "127.0.0.1" } else { bare };
-    Ok(ExtraHost { host: host.to_owned(), ip: ip.to_owned() })
+    Ok(ExtraHost { host: host.to_owned(), ip: bare.to_owned() })
 }
 
 #[cfg(test)]
@@ -51,7 +50,12 @@ mod tests {
         for text in ["nofile", "what=1", "nofile=x", "nofile=2:1"] {
             assert!(ulimit(text).is_err(), "{text}");
         }
-        for (text, ip) in [("a:1.2.3.4", "1.2.3.4"), ("a=::1", "::1"), ("a:[::1]", "::1")] {
+        for (text, ip) in [
+            ("a:1.2.3.4", "1.2.3.4"),
+            ("a=::1", "::1"),
+            ("a:[::1]", "::1"),
+            ("h=host-gateway", "host-gateway"),
+        ] {
             assert_eq!(extra_host(text).expect(text).ip, ip);
         }
         for text in ["a", ":1.2.3.4", "a:b"] {

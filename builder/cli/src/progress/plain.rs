@@ -50,7 +50,7 @@ impl<W: Write + Send> Display for Plain<W> {
             Event::Status(status) => lines.status(status),
             Event::Log(log) => lines.log(log),
             Event::Warning(warning) => lines.warning(warning),
-            Event::Definition(_) => {}
+            Event::Usage(_) | Event::Definition(_) => {}
         }
     }
 

@@ -1,4 +1,5 @@
-//! BuildKit's `SolveStatus`, one JSON object a line (api/services/control, client/graph.go).
+//! BuildKit's `SolveStatus`, one JSON object a line (api/services/control, client/graph.go), and besides what BuildKit does not
+//! tell: `{"usages": […]}`, what each step took.
 
 use std::{
     io::Write,
@@ -6,7 +7,7 @@ use std::{
 };
 
 use base64::Engine as _;
-use engine::progress::{Event, Stream};
+use engine::progress::{Event, Stream, Usage};
 use serde_json::{Value, json};
 
 use super::Display;
@@ -99,6 +100,25 @@ fn status(event: &Event) -> Option<Value> {
             }
             json!({ "warnings": [object] })
         }
+        Event::Usage(usage) => {
+            let Usage { vertex, took, throttled_periods } = usage;
+            let mut object = json!({ "vertex": vertex });
+            // Whatever ran took some; where the process that counts was killed with the step, nobody knows.
+            if took.user_microseconds > 0 || took.system_microseconds > 0 {
+                object["userMicroseconds"] = json!(took.user_microseconds);
+                object["systemMicroseconds"] = json!(took.system_microseconds);
+            }
+            if let Some(bytes) = took.largest_process_bytes {
+                object["largestProcessBytes"] = json!(bytes);
+            }
+            if let Some(bytes) = took.peak_memory_bytes {
+                object["peakMemoryBytes"] = json!(bytes);
+            }
+            if *throttled_periods > 0 {
+                object["throttledPeriods"] = json!(throttled_periods);
+            }
+            json!({ "usages": [object] })
+        }
         Event::Definition(_) => return None,
     })
 }
@@ -106,4 +126,24 @@ fn status(event: &Event) -> Option<Value> {
 /// Go's JSON writes bytes as standard base64.
 fn base64(bytes: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_measured_is_left_out() {
+        let vertex = oci::Digest::of(b"a step");
+        let line = |user_microseconds, throttled_periods| {
+            let mut usage = Usage { vertex, took: Default::default(), throttled_periods };
+            usage.took.user_microseconds = user_microseconds;
+            status(&Event::Usage(usage)).expect("it is told")
+        };
+        assert_eq!(line(0, 0), json!({ "usages": [{ "vertex": vertex }] }));
+        let measured = json!({
+            "vertex": vertex, "userMicroseconds": 5, "systemMicroseconds": 0, "throttledPeriods": 2
+        });
+        assert_eq!(line(5, 2), json!({ "usages": [measured] }));
+    }
 }

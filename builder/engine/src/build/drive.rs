@@ -102,6 +102,15 @@ impl<'a> Driver<'a> {
                 });
             }
             Action::Run { vertex, inputs } => self.run(vertex, inputs),
+            // Some microseconds each, and only where two processes could run at once.
+            Action::Weigh { vertex } => {
+                let bytes = self.effects.weight(self.solve.vertex(vertex));
+                self.solve.handle(Event::Weighed { vertex, bytes });
+            }
+            Action::Measure => {
+                let bytes = sandbox::available_memory().unwrap_or(u64::MAX);
+                self.solve.handle(Event::Measured { bytes });
+            }
             Action::Cancel { vertex } => {
                 if let Some(cancel) = self.running.get(&vertex) {
                     cancel.set();
@@ -127,7 +136,7 @@ impl<'a> Driver<'a> {
             for (source, position) in sources.iter().zip(positions) {
                 digests.push(effects.fingerprint(&graph_vertex, position, source)?);
             }
-            let own = effects.own_version(&graph_vertex)?;
+            let own = effects.own(&graph_vertex)?;
             Ok(Event::Fingerprinted { vertex, inputs: digests, own })
         });
     }
@@ -151,6 +160,7 @@ impl<'a> Driver<'a> {
             vertex: self.solve.vertex(vertex).clone(),
             digest: self.solve.digest(vertex).digest(),
             definition: self.solve.definition(vertex).map(|(key, list)| (key, list.to_vec())),
+            own: self.solve.own(vertex).to_vec(),
             inputs,
             may_be_known: !self.solve.is_tainted(vertex),
             cancel,
@@ -175,6 +185,8 @@ impl<'a> Driver<'a> {
             // From one thread to the other and back: what is handed on by tasks wakes several for each step.
             tokio::task::spawn_blocking(move || {
                 let ran = catch_unwind(AssertUnwindSafe(|| effects.run(job)));
+                // The last one to have them tidies up behind the build. Whoever hears the answer may end the program.
+                drop(effects);
                 answer(ran.unwrap_or_else(|panicked| Err(Cause::Task(said(&*panicked)))));
             });
         }
@@ -222,7 +234,10 @@ impl<'a> Driver<'a> {
                     self.reporter.completed_if_local(self.solve, input);
                 }
             }
-            Event::Missing { .. } | Event::Identified { .. } => {}
+            Event::Missing { .. }
+            | Event::Identified { .. }
+            | Event::Weighed { .. }
+            | Event::Measured { .. } => {}
         }
         self.solve.handle(answer.event);
     }

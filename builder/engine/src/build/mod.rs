@@ -77,6 +77,7 @@ pub(crate) async fn build(
         effects.exported.get_or_init(|| exported(&lowered, form));
     }
     let built = make(&effects, &lowered, jobs, &cancel).await?;
+    effects.networks.finish();
     let (epoch, several) = (lowered.source_date_epoch, lowered.several_platforms);
     let exporting = effects.clone();
     let exported = tokio::task::spawn_blocking(move || {
@@ -182,7 +183,11 @@ async fn make(
     let images = || lowered.platforms.iter().map(|platform| (platform, &lowered.images[platform]));
     let edges: Vec<_> = images().filter_map(|(_, image)| image.edge).collect();
     let roots: Vec<_> = edges.iter().map(|edge| ids[edge.vertex.index()]).collect();
-    let results = Driver::new(&mut solve, effects).make(&roots, cancel).await?;
+    let results = Driver::new(&mut solve, effects).make(&roots, cancel).await;
+    if let (Some(witness), false) = (&effects.witness, effects.is_rehearsal()) {
+        witness.solved(&solve, &ids, lowered, &*effects.client);
+    }
+    let results = results?;
     let mut results = results.into_iter();
     let mut built = Vec::new();
     for (platform, image) in images() {

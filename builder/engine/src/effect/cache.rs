@@ -6,7 +6,7 @@ use graph::{Op, OpDigest, Vertex};
 use image::folder::PlannedLayer;
 use oci::Digest;
 use solver::{DefinitionKey, Key, key};
-use store::{Ingredient, Origin, Record, ResultLayer};
+use store::{Ingredient, Origin, Record, ResultLayer, Took};
 use tokio::runtime::Handle;
 use tree::{Layer, LayerPath, Stack};
 
@@ -20,10 +20,13 @@ use crate::{
 /// A layer of so many entries takes the disk longer than the end of a build should wait.
 const MANY_ENTRIES: usize = 2000;
 
+/// Steps that take less memory than this run beside each other as they come.
+const COUNTED_BYTES: u64 = 64 << 20;
+
 /// How a step went.
 pub(crate) struct Ran {
     pub(crate) started: Time,
-    pub(crate) peak_memory_bytes: Option<u64>,
+    pub(crate) took: Took,
 }
 
 impl Effects {
@@ -101,6 +104,18 @@ impl Effects {
         };
         self.say(job.digest, &format!("not cached: {why}\n"));
         Ok(())
+    }
+
+    /// How much memory a step is going to take: as much as it took when it ran last, or as an earlier form of the same
+    /// instruction took. 0 where that is little, or nobody knows.
+    pub(crate) fn weight(&self, vertex: &Vertex) -> u64 {
+        let (op, about) = (OpDigest::of(&vertex.op).digest(), &vertex.about);
+        // What cannot be read is not known; whoever needs the database itself will say why.
+        let earlier = self.store.nearest(&op, &about.stage, written(&about.name)).ok().flatten();
+        let bytes =
+            earlier.and_then(|record| record.took.memory_bytes()).filter(|bytes| *bytes >= COUNTED_BYTES);
+        let most = self.step_limits.resources.memory_bytes.unwrap_or(u64::MAX);
+        bytes.unwrap_or(0).min(most)
     }
 
     /// Keeps the layer that a step made on top of `below`, or adopts an equal one that the same operation made before.
@@ -201,25 +216,30 @@ impl Effects {
         let now = self.clock.now();
         Some(Record {
             definition_key: definition.digest(),
-            content_key: Some(key::content(&job.vertex, inputs).digest()),
+            content_key: Some(key::content(&job.vertex, inputs, &job.own).digest()),
             op,
             ingredients: stored(ingredients),
             created: created(&result).unwrap_or(now.epoch()),
             result,
             duration_ms: now.milliseconds_since(ran.started),
-            peak_memory_bytes: ran.peak_memory_bytes,
+            took: ran.took,
             stage: job.vertex.about.stage.clone(),
             instruction: written(&job.vertex.about.name).to_owned(),
+            stays_here: matches!(job.vertex.op, Op::Exec(_)) && !job.own.is_empty(),
         })
     }
 
-    /// The version that a remote source has now; none for everything else.
-    pub(crate) fn own_version(&self, vertex: &Vertex) -> Result<Option<Digest>, Cause> {
-        match &vertex.op {
-            Op::Source(graph::Source::Http(http)) => self.http_version(http),
-            Op::Source(graph::Source::Git(git)) => self.git_version(git),
-            _ => Ok(None),
-        }
+    /// What of a vertex's keys is not in its definition: of a remote source the version that it has now, of a process the
+    /// marks of its secrets that count.
+    pub(crate) fn own(&self, vertex: &Vertex) -> Result<Vec<graph::Ingredient>, Cause> {
+        let version = match &vertex.op {
+            Op::Source(graph::Source::Http(http)) => self.http_version(http)?,
+            Op::Source(graph::Source::Git(git)) => self.git_version(git)?,
+            Op::Exec(exec) => return self.secret_marks(exec),
+            _ => None,
+        };
+        let ingredient = |digest: Digest| graph::Ingredient::new("remote version", digest.to_string());
+        Ok(version.map(ingredient).into_iter().collect())
     }
 }
 

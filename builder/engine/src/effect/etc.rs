@@ -5,15 +5,16 @@
 use std::{
     collections::BTreeMap,
     fs,
+    net::{IpAddr, Ipv4Addr},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
 use graph::ExtraHost;
-use sandbox::{Mount, MountKind, Rootfs, Writable};
+use sandbox::{Mount, MountKind, Rootfs, Writable, net};
 
-use super::Effects;
+use super::{Effects, resolution::resolution};
 use crate::{error::Cause, result::Mounted};
 
 /// How many layers overlayfs stacks.
@@ -28,11 +29,21 @@ pub(crate) struct Etc {
 }
 
 impl Effects {
-    /// The mounts of `/etc/hosts` and `/etc/resolv.conf`.
-    pub(crate) fn network_files(&self, hostname: &str, extra: &[ExtraHost]) -> Result<Vec<Mount>, Cause> {
+    /// The mounts of `/etc/hosts` and `/etc/resolv.conf`: for a step in a network of its own, else in the host's or none.
+    pub(crate) fn network_files(
+        &self,
+        hostname: &str,
+        extra: &[ExtraHost],
+        own: Option<&net::Network>,
+    ) -> Result<Vec<Mount>, Cause> {
         // Asked for each step: a laptop's changes with the network. A host without it has no name resolution to hand on.
-        let resolution = fs::read("/etc/resolv.conf").unwrap_or_default();
-        let texts = (hosts(hostname, extra), resolution);
+        let host = fs::read("/etc/resolv.conf").unwrap_or_default();
+        let resolution = match own {
+            Some(own) => self.resolution(&host, own.has_ipv6()),
+            None => host,
+        };
+        let gateway = own.map_or(IpAddr::from(Ipv4Addr::LOCALHOST), net::Network::gateway);
+        let texts = (hosts(hostname, extra, gateway), resolution);
         let mut files = self.etc.files.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = match files.get(&texts) {
             Some(folder) => folder.clone(),
@@ -49,6 +60,21 @@ impl Effects {
             kind: MountKind::Bind { root: folder.clone(), path: PathBuf::from(name), readonly: true },
         };
         Ok(vec![mount("hosts"), mount("resolv.conf")])
+    }
+
+    /// What a step in a network of its own is told of name servers. Where it reaches none of the host's, that is said once.
+    fn resolution(&self, host: &[u8], ipv6: bool) -> Vec<u8> {
+        let upstream = || fs::read_to_string("/run/systemd/resolve/resolv.conf").ok();
+        let made = resolution(&String::from_utf8_lossy(host), upstream, ipv6);
+        if !made.unreachable.is_empty() {
+            let message = format!(
+                "RUN steps do not reach the host's name server ({}) and ask 8.8.8.8: name one in /etc/resolv.conf that is \
+                 not on the host's loopback, or build with --network=host",
+                made.unreachable.join(", ")
+            );
+            self.warn_once("name-server-on-loopback", &message);
+        }
+        made.text.into_bytes()
     }
 
     /// The root file system of a step: its layers, and below them the mount points of the two files. Where the layers
@@ -83,9 +109,10 @@ fn write(path: &Path, text: &[u8]) -> Result<(), Cause> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).map_err(Cause::io("chmod", path))
 }
 
-fn hosts(host_name: &str, extra: &[ExtraHost]) -> String {
+fn hosts(host_name: &str, extra: &[ExtraHost], gateway: IpAddr) -> String {
     let mut text = format!("127.0.0.1\tlocalhost {host_name}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for ExtraHost { host, ip } in extra {
+        let ip = if ip == ExtraHost::GATEWAY { gateway.to_string() } else { ip.clone() };
         text.push_str(&format!("{ip}\t{host}\n"));
     }
     text

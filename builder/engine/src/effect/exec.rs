@@ -11,25 +11,76 @@ use std::{
     sync::PoisonError,
 };
 
-use graph::{Exec, Network, Security};
+use graph::{Exec, Security};
 use image::overlay::OverlayXattrs;
-use sandbox::{CapabilitySet, ResourceLimit, Running, Spec, Status, Stdio, User, Writable};
+use sandbox::{CapabilitySet, Group, ResourceLimit, Spec, Stdio, User, Writable};
+use store::Took;
 use tree::Identity;
 
-use super::{Effects, Job, cache::Ran, foreign::check_processor, layers::UPPER, logs::Logs};
+use super::{
+    Effects, Job,
+    bounds::{Ended, FailedStep},
+    cache::Ran,
+    foreign::check_processor,
+    layers::UPPER,
+    logs::Logs,
+    mounts::Mounts,
+};
 use crate::{
     error::Cause,
     result::{Mounted, VertexResult, mtime},
+    secrets::SecretBytes,
 };
+
+/// A step that was confided something leaves no dump of its memory, which may land in its layer. One byte, because the kernel
+/// gives the dump to a program (`core_pattern` with a `|`) even where the limit is 0, and only there; not where it is 1.
+const NO_CORE_DUMP: ResourceLimit = ResourceLimit { resource: sandbox::Resource::Core, soft: 1, hard: 1 };
 
 /// What `hostname` says in a step that names none.
 pub(crate) const HOST_NAME: &str = "buildkitsandbox";
 
+/// All that a step stands on, ready to be started.
+pub(crate) struct Outfit {
+    /// The layers of its root.
+    base: VertexResult,
+    pub(crate) below: Mounted,
+    writable: Writable,
+    pub(crate) spec: Spec,
+    /// What must live as long as the step.
+    pub(crate) mounts: Mounts,
+}
+
 impl Effects {
     /// Runs a process on the layers of its root input, and keeps what it wrote as one more.
     pub(crate) fn exec(&self, exec: &Exec, job: &Job) -> Result<VertexResult, Cause> {
-        check_processor(&exec.platform)?;
         let started = self.clock.now();
+        let Outfit { base, below, writable, mut spec, mounts } = self.outfit(exec, job)?;
+        let (ended, took) = match self.run_spec(exec, &mut spec, &below, job) {
+            Ok(ran) => ran,
+            Err(cause) => {
+                self.keep_scene(exec, job, spec, mounts, &cause);
+                return Err(cause);
+            }
+        };
+        drop(mounts);
+        // Who may mount can have mounted a file of the layer, which is written to until that is taken apart.
+        let ended = (exec.security == Security::Sandbox).then_some(ended);
+        let layer = image::diff::diff(
+            &writable.upper,
+            &below.stack,
+            OverlayXattrs::default(),
+            &image::scan::NoHashCache,
+        )?;
+        self.check_rewritten(job, &layer, &below.stack)?;
+        let ran = Ran { started, took };
+        // Before the folder is a layer that others mount: what was mounted on it is gone then.
+        self.keep_layer(job, base.as_layers(), layer, &writable.upper, &ran, move || drop(ended))
+    }
+
+    /// Makes ready all that a step stands on.
+    pub(crate) fn outfit(&self, exec: &Exec, job: &Job) -> Result<Outfit, Cause> {
+        check_processor(&exec.platform)?;
+        let announced = self.announce_network(exec.network);
         let root = exec.mounts.iter().find(|mount| mount.target == "/").and_then(|mount| mount.input);
         let base = root.map_or_else(|| VertexResult::layers(Vec::new()), |input| job.inputs[input].0.clone());
         let below = self.mounted(&base)?;
@@ -38,7 +89,12 @@ impl Effects {
         let writable = self.writable(&below)?;
         self.make_cwd(&below, &writable.upper, &exec.cwd)?;
         let hostname = if exec.hostname.is_empty() { HOST_NAME } else { &exec.hostname };
-        let mut list = self.network_files(hostname, &exec.extra_hosts)?;
+        let reached = self.network(exec.network, announced, exec.security == Security::Insecure);
+        if reached.own.is_some() {
+            self.check_proxies(exec);
+        }
+        let mut list = self.network_files(hostname, &exec.extra_hosts, reached.own.as_ref())?;
+        mounts.network = reached.own;
         // A mount over /etc hides them, as it would had they been there before it.
         list.retain(|made| !mounts.list.iter().any(|over| made.target.starts_with(&over.target)));
         list.append(&mut mounts.list);
@@ -52,10 +108,7 @@ impl Effects {
             cwd: PathBuf::from(&exec.cwd),
             user: user(&identity),
             hostname: hostname.to_owned(),
-            network: match exec.network {
-                Network::None => sandbox::Network::None,
-                Network::Default | Network::Host => sandbox::Network::Host,
-            },
+            network: reached.network,
             capabilities: match exec.security {
                 Security::Sandbox => CapabilitySet::docker_default(),
                 Security::Insecure => CapabilitySet::ALL,
@@ -64,32 +117,21 @@ impl Effects {
             filter_calls: exec.security == Security::Sandbox,
             shm_size_bytes: exec.shm_size_bytes.unwrap_or(Spec::DEFAULT_SHM_SIZE_BYTES),
             limits: limits(exec),
+            groups: Vec::new(),
         };
-        let (ended, peak_memory_bytes) = self.run_spec(exec, &spec, &below, job)?;
-        drop(mounts);
-        // Who may mount can have mounted a file of the layer, which is written to until that is taken apart.
-        let ended = (exec.security == Security::Sandbox).then_some(ended);
-        let layer = image::diff::diff(
-            &writable.upper,
-            &below.stack,
-            OverlayXattrs::default(),
-            &image::scan::NoHashCache,
-        )?;
-        self.check_rewritten(job, &layer, &below.stack)?;
-        let ran = Ran { started, peak_memory_bytes };
-        // Before the folder is a layer that others mount: what was mounted on it is gone then.
-        self.keep_layer(job, base.as_layers(), layer, &writable.upper, &ran, move || drop(ended))
+        Ok(Outfit { base, below, writable, spec, mounts })
     }
 
-    /// Runs the process to its end, and gives what is left of it to be dropped, and the most memory that it used at once, in
-    /// bytes.
+    /// Runs the process to its end, and gives what is left of it to be dropped, and what it took.
     fn run_spec(
         &self,
         exec: &Exec,
-        spec: &Spec,
+        spec: &mut Spec,
         below: &Mounted,
         job: &Job,
-    ) -> Result<(Running, Option<u64>), Cause> {
+    ) -> Result<(Ended, Took), Cause> {
+        let group = self.group()?;
+        spec.groups = group.as_ref().map_or_else(Vec::new, |group| group.memberships().to_vec());
         let (logs, stdout, stderr) = Logs::open(&self.sink, &self.clock, job.digest)?;
         let stdio = Stdio::Streams { stdin: None, stdout, stderr };
         let started = match &self.zygote {
@@ -103,22 +145,36 @@ impl Effects {
             // A step that has ended meanwhile cannot be killed, and need not be.
             let _killed = handle.kill();
         });
-        let last_lines = logs.follow(running.ended());
+        let mut alarm = self.alarm(running.handle())?;
+        let began = self.clock.now();
+        let last_lines = logs.follow(running.ended(), &mut alarm);
         let report = running.report();
         drop(cancelled);
         let report = report?;
         for warning in &report.warnings {
             self.warn_once("sandbox", warning);
         }
+        let group_usage = group.as_ref().map(Group::usage).unwrap_or_default();
+        let took = self.tell_usage(job.digest, &report, &group_usage);
+        let ended = Ended { _running: running, _group: group };
         if job.cancel.is_set() {
             return Err(Cause::Cancelled);
         }
-        let (code, signal) = match report.status {
-            Status::Exited(0) => return Ok((running, report.peak_memory_bytes)),
-            Status::Exited(code) => (Some(code), None),
-            Status::Signaled(signal) => (None, Some(signal)),
-        };
-        Err(Cause::Exit { command: command_text(exec), code, signal, last_lines })
+        let over_time = alarm.is_some_and(|alarm| alarm.has_rung());
+        if report.status.is_success() && !over_time {
+            self.warn_of_killed(job.digest, &group_usage);
+            return Ok((ended, took));
+        }
+        // Who looks at what is left of it gets a group of its own.
+        spec.groups.clear();
+        Err(self.why_it_failed(FailedStep {
+            command: command_text(exec),
+            status: report.status,
+            ran_seconds: self.clock.now().milliseconds_since(began) / 1000,
+            over_time,
+            group: group_usage,
+            last_lines,
+        }))
     }
 
     /// Folders for what a process writes. The upper one is the root that the process sees: it looks as the one below.
@@ -181,7 +237,11 @@ fn command_text(exec: &Exec) -> String {
     }
 }
 
-fn environment(exec: &Exec, identity: &Identity, more: &[(String, Vec<u8>)]) -> Vec<(OsString, OsString)> {
+fn environment(
+    exec: &Exec,
+    identity: &Identity,
+    more: &[(String, SecretBytes)],
+) -> Vec<(OsString, OsString)> {
     let mut env: Vec<(OsString, OsString)> = Vec::new();
     for assignment in &exec.env {
         let (name, value) = assignment.split_once('=').unwrap_or((assignment, ""));
@@ -191,7 +251,7 @@ fn environment(exec: &Exec, identity: &Identity, more: &[(String, Vec<u8>)]) -> 
         env.push((name.into(), value.into()));
     }
     for (name, value) in more {
-        env.push((name.into(), OsString::from_vec(value.clone())));
+        env.push((name.into(), OsString::from_vec(value.to_vec())));
     }
     let has = |env: &[(OsString, OsString)], wanted: &str| env.iter().any(|(name, _)| name == wanted);
     if !has(&env, "HOME") {
@@ -208,5 +268,10 @@ fn limits(exec: &Exec) -> Vec<ResourceLimit> {
         let resource = sandbox::Resource::ALL.into_iter().find(|resource| resource.name() == limit.name)?;
         Some(ResourceLimit { resource, soft: limit.soft, hard: limit.hard })
     };
-    exec.ulimits.iter().filter_map(of).collect()
+    let mut limits: Vec<ResourceLimit> = exec.ulimits.iter().filter_map(of).collect();
+    if exec.is_confided_in() {
+        limits.retain(|limit| limit.resource != sandbox::Resource::Core);
+        limits.push(NO_CORE_DUMP);
+    }
+    limits
 }

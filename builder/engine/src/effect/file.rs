@@ -31,7 +31,7 @@ impl Effects {
             Some(input) => job.inputs[input].0.as_layers(),
             None => &[],
         };
-        let ran = Ran { started, peak_memory_bytes: None };
+        let ran = Ran { started, took: store::Took::default() };
         let planned = PlannedLayer::new(plan, sources);
         if self.is_for_an_archive_only(&job.digest) && planned.fits_a_tar() {
             return self.keep_planned(job, below, planned, &ran);

@@ -17,8 +17,13 @@ use oci::{Digest, Epoch, Hasher};
 use store::Repository;
 use tree::Stack;
 
-use super::{Effects, Job, cache::Ran};
-use crate::{cancel::Cancel, error::Cause, result::VertexResult};
+use super::{
+    Effects, Job,
+    cache::Ran,
+    mounts::forward,
+    ssh::{Forwarded, Owned},
+};
+use crate::{cancel::Cancel, client::SshAgent, error::Cause, result::VertexResult};
 
 /// The agent that a repository over ssh is asked with, as in BuildKit.
 const AGENT: &str = "default";
@@ -78,7 +83,7 @@ impl Effects {
             Ok(bare.check_out(resolved, commit, &tree, &self.lease.new_folder()?)?)
         })?;
         let layer = diff(&root, &Stack::default(), OverlayXattrs::default(), &NoHashCache)?;
-        self.keep_layer(job, &[], layer, &root, &Ran { started, peak_memory_bytes: None }, || ())
+        self.keep_layer(job, &[], layer, &root, &Ran { started, took: store::Took::default() }, || ())
     }
 
     /// Does something with a commit that was fetched. A copy of the repository that is damaged is made anew, once.
@@ -161,7 +166,7 @@ impl Effects {
         act: impl FnOnce(&Program<'_>) -> Result<T, Cause>,
     ) -> Result<T, Cause> {
         let vertex = VertexDigest::of(&Op::Source(Source::Git(git.clone())), &[]).digest();
-        let access = self.git_access(remote)?;
+        let (access, _forwarded) = self.git_access(remote)?;
         let scratch = self.lease.new_folder()?;
         let cancelled = || cancel.is_set();
         let say = |line: &str| self.say(vertex, &format!("{line}\n"));
@@ -185,13 +190,21 @@ impl Effects {
     }
 
     /// The login of a repository: over http from the secrets, those of the host before those of all hosts; over ssh
-    /// the client's agent.
-    fn git_access(&self, remote: &Remote) -> Result<Access, Cause> {
+    /// the client's agent, and what that takes as long as it is asked.
+    fn git_access(&self, remote: &Remote) -> Result<(Access, Option<Forwarded>), Cause> {
+        let mut forwarded = None;
         let mut access =
             Access { known_hosts: self.store.repositories()?.join("known_hosts"), ..Access::default() };
         if remote.is_ssh() {
             let missing = || Cause::SshMissing(AGENT.to_owned());
-            access.agent = Some(self.client.ssh_agent(AGENT).ok_or_else(missing)?);
+            access.agent = Some(match self.client.ssh_agent(AGENT).ok_or_else(missing)? {
+                SshAgent::Socket { path, raw: _ } => path,
+                keys @ SshAgent::Keys(_) => {
+                    let owned = Owned { mode: 0o600, uid: 0, gid: 0 };
+                    let open = forward(keys, &self.lease.new_folder()?, owned)?;
+                    forwarded.insert(open).path().to_owned()
+                }
+            });
         }
         if remote.is_web() {
             for end in [format!(".{}", remote.host()), String::new()] {
@@ -205,7 +218,7 @@ impl Effects {
                 }
             }
         }
-        Ok(access)
+        Ok((access, forwarded))
     }
 }
 

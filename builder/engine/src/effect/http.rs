@@ -27,7 +27,7 @@ use fetch::{
 use graph::{Http, Op, Source, VertexDigest};
 use oci::{Digest, Epoch, Hasher};
 use registry::Secret;
-use store::{Ingredient, Origin, Partial, Record, ResultLayer};
+use store::{Ingredient, Origin, Partial, Record, ResultLayer, Took};
 use tree::{Kind, Layer, LayerPath, Node};
 
 use super::{Effects, Job, cache::Ran};
@@ -88,7 +88,7 @@ impl Effects {
     pub(crate) fn http(&self, http: &Http, job: &Job) -> Result<VertexResult, Cause> {
         let started = self.clock.now();
         let known = self.know(http, &job.cancel)?;
-        self.keep_result(job, vec![known.layer], &Ran { started, peak_memory_bytes: None }, known.fresh)
+        self.keep_result(job, vec![known.layer], &Ran { started, took: Took::default() }, known.fresh)
     }
 
     /// The file as it is now. Asks the server once a build.
@@ -266,7 +266,8 @@ impl Effects {
         let bytes = self.client.secret(id).map_err(Cause::io("read the secret", id))?;
         let Some(bytes) = bytes else { return Ok(None) };
         let bad = |_| io::Error::new(io::ErrorKind::InvalidData, "it is no text");
-        let text = String::from_utf8(bytes).map_err(bad).map_err(Cause::io("read the secret", id))?;
+        let text =
+            String::from_utf8(bytes.to_vec()).map_err(bad).map_err(Cause::io("read the secret", id))?;
         Ok(Some(Secret::new(text.trim_end())))
     }
 
@@ -304,10 +305,11 @@ impl Effects {
             result: vec![known.layer],
             created: now.epoch(),
             duration_ms: 0,
-            peak_memory_bytes: None,
+            took: Took::default(),
             stage: String::new(),
             // No instruction has this text, so none is explained by this record.
             instruction: "what a server said".to_owned(),
+            stays_here: false,
         };
         Ok(self.store.put_record(&self.lease, &record)?)
     }

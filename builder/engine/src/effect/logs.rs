@@ -12,6 +12,7 @@ use rustix::{
     pipe::{PipeFlags, pipe_with},
 };
 
+use super::bounds::Alarm;
 use crate::{
     clock::Clock,
     error::Cause,
@@ -62,10 +63,11 @@ impl<'a> Logs<'a> {
         Ok((Logs { sink, clock, vertex, pipes, tail: Tail::default() }, stdout, stderr))
     }
 
-    /// Hands on what comes, until `ended` hangs up: then nobody writes any more. Gives the last lines.
-    pub(crate) fn follow(mut self, ended: BorrowedFd<'_>) -> Vec<String> {
+    /// Hands on what comes, until `ended` hangs up: then nobody writes any more. Gives the last lines. Meanwhile the alarm may
+    /// ring.
+    pub(crate) fn follow(mut self, ended: BorrowedFd<'_>, alarm: &mut Option<Alarm>) -> Vec<String> {
         loop {
-            let (ready, has_ended) = self.wait(ended);
+            let (ready, has_ended) = self.wait(ended, alarm);
             self.pipes = std::mem::take(&mut self.pipes)
                 .into_iter()
                 .zip(ready)
@@ -87,14 +89,21 @@ impl<'a> Logs<'a> {
     }
 
     /// Waits for something to do: which of the pipes have something, and whether the step has ended.
-    fn wait(&self, ended: BorrowedFd<'_>) -> (Vec<bool>, bool) {
+    fn wait(&self, ended: BorrowedFd<'_>, alarm: &mut Option<Alarm>) -> (Vec<bool>, bool) {
         let pipes = self.pipes.iter().map(|(_, pipe)| PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN));
         let mut polled: Vec<PollFd<'_>> = pipes.collect();
         polled.push(PollFd::from_borrowed_fd(ended, PollFlags::IN));
+        if let Some(alarm) = alarm {
+            polled.push(PollFd::from_borrowed_fd(alarm.timer(), PollFlags::IN));
+        }
         match poll(&mut polled, None) {
             Ok(_) => {
                 let mut ready: Vec<bool> = polled.iter().map(|one| !one.revents().is_empty()).collect();
+                let rings = alarm.is_some() && ready.pop() == Some(true);
                 let has_ended = ready.pop().unwrap_or(true);
+                if let (true, Some(alarm)) = (rings, alarm) {
+                    alarm.ring();
+                }
                 (ready, has_ended)
             }
             Err(Errno::INTR) => (vec![false; self.pipes.len()], false),
@@ -190,7 +199,7 @@ mod tests {
                 thread::sleep(Duration::from_millis(50));
             })
         };
-        let lines = logs.follow(ended.as_fd());
+        let lines = logs.follow(ended.as_fd(), &mut None);
         writer.join().expect("it wrote");
         // Which of the pipes is read first is the kernel's to say.
         assert!(lines.iter().any(|line| line.contains("last")), "{lines:?}");

@@ -6,7 +6,7 @@
 //! | look up     | `cache.rs`: records, content keys, interning |
 //! | run: image  | `pull/`: blobs from a registry, a layout or the local store, unpacked |
 //! | run: files over http, git repositories | `http.rs`, `git.rs` |
-//! | run: `RUN`  | `exec.rs`, `mounts.rs`, `etc.rs`, `identity.rs`, `logs.rs`, `ssh.rs`; refused, `foreign.rs` says why |
+//! | run: `RUN`  | `exec.rs`, `mounts.rs`, `network.rs`, `etc.rs`, `resolution.rs`, `identity.rs`, `logs.rs`, `ssh.rs`; its limits, `bounds.rs`; refused, `foreign.rs` says why |
 //! | run: `COPY` | `file.rs`, `archive.rs` |
 //! | run: merge, diff | `stack.rs` |
 //!
@@ -15,6 +15,7 @@
 
 pub(crate) mod archive;
 pub(crate) mod blob;
+pub(crate) mod bounds;
 pub(crate) mod cache;
 pub(crate) mod context;
 pub(crate) mod early;
@@ -29,8 +30,11 @@ pub(crate) mod identity;
 pub(crate) mod layers;
 pub(crate) mod logs;
 pub(crate) mod mounts;
+pub(crate) mod network;
 pub(crate) mod pull;
+mod resolution;
 pub(crate) mod rewritten;
+pub(crate) mod scene;
 pub(crate) mod ssh;
 pub(crate) mod stack;
 pub(crate) mod visible;
@@ -44,7 +48,7 @@ use std::{
 
 use graph::{Ingredient, Op, Source, Vertex};
 use oci::{Digest, Epoch};
-use sandbox::{Writable, Zygote};
+use sandbox::{Cgroups, Writable, Zygote, net::Networks};
 use solver::DefinitionKey;
 use store::{Lease, LockName, Store, Waiting};
 use tree::LayerId;
@@ -59,6 +63,7 @@ use crate::{
     memo::Recorder,
     progress::{Event, Log, SharedSink, Stream, Warning},
     result::VertexResult,
+    steps::Witness,
 };
 
 /// What all effects of one build share.
@@ -75,6 +80,8 @@ pub(crate) struct Effects {
     pub(crate) empty: PathBuf,
     /// Whether steps say why they run.
     pub(crate) explain: bool,
+    /// Secrets that count in the keys of the steps that see them.
+    pub(crate) keyed_secrets: BTreeSet<String>,
     pub(crate) contexts: context::Contexts,
     pub(crate) images: pull::Images,
     /// What the names of base images were answered with.
@@ -85,10 +92,16 @@ pub(crate) struct Effects {
     /// What git needs of the machine.
     pub(crate) surroundings: fetch::git::Surroundings,
     pub(crate) etc: etc::Etc,
+    /// The networks of its steps.
+    pub(crate) networks: Networks,
     /// What layers from elsewhere may take.
     pub(crate) limits: Limits,
     /// What clones steps; without it this process does.
     pub(crate) zygote: Option<Arc<Zygote>>,
+    /// What limits each step.
+    pub(crate) step_limits: bounds::StepLimits,
+    /// Makes the control groups of steps, once one is needed.
+    pub(crate) cgroups: Mutex<Option<Arc<Cgroups>>>,
     /// Folders that were made for the next step.
     pub(crate) spare: Mutex<Option<Writable>>,
     /// Set when the build ends or is stopped: for work that belongs to no vertex.
@@ -100,6 +113,10 @@ pub(crate) struct Effects {
     pub(crate) planned: early::Planned,
     pub(crate) encoding: early::Encoding,
     pub(crate) said: Mutex<BTreeSet<String>>,
+    /// What writes down the steps of a build.
+    pub(crate) witness: Option<Arc<Witness>>,
+    /// What steps leave that fail; none where nobody is to look at it.
+    pub(crate) scenes: Option<scene::Scenes>,
     /// The checks of steps; none before the Dockerfile is lowered.
     pub(crate) checks: OnceLock<rewritten::Checks>,
 }
@@ -110,6 +127,8 @@ pub(crate) struct Job {
     /// The vertex's digest, for progress.
     pub(crate) digest: Digest,
     pub(crate) definition: Option<(DefinitionKey, Vec<Ingredient>)>,
+    /// What of the keys is not in the vertex.
+    pub(crate) own: Vec<Ingredient>,
     pub(crate) inputs: Vec<(VertexResult, u32)>,
     /// Whether a result that is known by its definition key may be taken.
     pub(crate) may_be_known: bool,

@@ -14,10 +14,16 @@ use sandbox::{FileContent, Mount as Made, MountKind as Kind, Writable};
 use store::{CacheMount, CacheMountSpec, Sharing};
 use tree::{LayerPath, Selector, Stack};
 
-use super::{Effects, Job, layers::UPPER, ssh};
+use super::{
+    Effects, Job,
+    layers::UPPER,
+    ssh::{Forwarded, Owned},
+};
 use crate::{
+    client::SshAgent,
     error::Cause,
     result::{Mounted, VertexResult},
+    secrets::SecretBytes,
 };
 
 /// A step's mounts, with what must live as long as the step.
@@ -25,23 +31,30 @@ use crate::{
 pub(crate) struct Mounts {
     pub(crate) list: Vec<Made>,
     /// Variables that secrets and agents bring.
-    pub(crate) env: Vec<(String, Vec<u8>)>,
+    pub(crate) env: Vec<(String, SecretBytes)>,
     /// By [`cache_name`].
     caches: BTreeMap<String, CacheMount>,
-    sockets: Vec<PathBuf>,
+    sockets: Vec<Forwarded>,
+    /// The step's own network.
+    pub(crate) network: Option<sandbox::net::Network>,
 }
 
-impl Drop for Mounts {
-    fn drop(&mut self) {
-        self.sockets.iter().for_each(|socket| ssh::close(socket));
+impl Mounts {
+    /// No mounts, and a network.
+    pub(crate) fn with_network(network: Option<sandbox::net::Network>) -> Mounts {
+        Mounts { network, ..Mounts::default() }
+    }
+
+    /// The folders of the caches among them.
+    pub(crate) fn caches(&self) -> impl Iterator<Item = &Path> {
+        self.caches.values().map(CacheMount::path)
     }
 }
 
 impl Effects {
     /// Makes ready all mounts of a step but its root.
     pub(crate) fn mounts(&self, exec: &Exec, job: &Job) -> Result<Mounts, Cause> {
-        let mut mounts = Mounts::default();
-        mounts.caches = self.caches(exec, job)?;
+        let mut mounts = Mounts { caches: self.caches(exec, job)?, ..Mounts::default() };
         for mount in exec.mounts.iter().filter(|mount| mount.target != "/") {
             if mount.output.is_some() {
                 return Err(Cause::NotYet(format!("an output of the mount at {}", mount.target)));
@@ -76,16 +89,17 @@ impl Effects {
                 Kind::Tmpfs { size_bytes: *size_bytes, mode: 0o1777, readonly: mount.readonly }
             }
             MountKind::Secret { id, mode, uid, gid, required } => match self.secret(id, *required)? {
-                Some(bytes) => Kind::File { content: FileContent(bytes), mode: *mode, uid: *uid, gid: *gid },
+                Some(bytes) => {
+                    Kind::File { content: FileContent(bytes.to_vec()), mode: *mode, uid: *uid, gid: *gid }
+                }
                 None => return Ok(()),
             },
             MountKind::Ssh { id, mode, uid, gid, required } => match (self.client.ssh_agent(id), required) {
                 (Some(agent), _) => {
                     let folder = self.lease.new_folder()?;
-                    let socket = folder.join("agent");
-                    ssh::forward(agent, &socket, *mode, *uid, *gid).map_err(Cause::io("open", &socket))?;
-                    mounts.sockets.push(socket);
-                    Kind::Bind { root: folder, path: PathBuf::from("agent"), readonly: false }
+                    let owned = Owned { mode: *mode, uid: *uid, gid: *gid };
+                    mounts.sockets.push(forward(agent, &folder, owned)?);
+                    Kind::Bind { root: folder, path: PathBuf::from(AGENT), readonly: false }
                 }
                 (None, true) => return Err(Cause::SshMissing(id.clone())),
                 (None, false) => return Ok(()),
@@ -95,7 +109,7 @@ impl Effects {
         Ok(())
     }
 
-    fn secret(&self, id: &str, required: bool) -> Result<Option<Vec<u8>>, Cause> {
+    fn secret(&self, id: &str, required: bool) -> Result<Option<SecretBytes>, Cause> {
         let secret = self.client.secret(id).map_err(Cause::io("read", format!("the secret {id}")))?;
         match secret {
             None if required => Err(Cause::SecretMissing(id.to_owned())),
@@ -238,6 +252,15 @@ fn cache_name(mount: &Mount, seed: Option<&Seed>) -> String {
         name.push_str(&format!(" from {}", seed.digest));
     }
     name
+}
+
+/// The name of an agent's socket in its folder.
+const AGENT: &str = "agent";
+
+/// A socket in a folder that leads to an agent.
+pub(crate) fn forward(agent: SshAgent, folder: &Path, owned: Owned) -> Result<Forwarded, Cause> {
+    let socket = folder.join(AGENT);
+    Forwarded::open(agent, socket.clone(), owned).map_err(Cause::io("open", socket))
 }
 
 /// What holds where one step mounts a cache in two ways.

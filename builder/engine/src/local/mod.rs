@@ -3,6 +3,7 @@
 pub(crate) mod archive;
 pub(crate) mod artifact;
 pub(crate) mod copy;
+pub(crate) mod enter;
 mod house;
 pub(crate) mod images;
 pub(crate) mod index;

@@ -10,7 +10,7 @@ use std::{
 
 use graph::Network;
 use oci::{Config, Digest};
-use sandbox::{CapabilitySet, Handle, Mount, MountKind, Report, Running, Spec, Stdio, WindowSize};
+use sandbox::{CapabilitySet, Group, Handle, Mount, MountKind, Report, Running, Spec, Stdio, WindowSize};
 
 use crate::{
     cancel::Cancel,
@@ -18,6 +18,8 @@ use crate::{
     effect::{
         Effects, Job,
         exec::user,
+        mounts::Mounts,
+        network::Reached,
         pull::{KnownImage, Place},
     },
     engine::Engine,
@@ -82,11 +84,24 @@ pub enum Terminal {
 /// A command that runs. Dropped, it is killed; what it wrote is thrown away.
 pub struct Container {
     running: Running,
+    /// Removed when nothing runs in it any more.
+    group: Option<Group>,
+    /// What it has to do without.
+    without: Option<String>,
     /// Keeps what it stands on.
-    _effects: Arc<Effects>,
+    _stands_on: (Arc<Effects>, Option<Mounts>),
 }
 
 impl Container {
+    pub(crate) fn new(running: Running, effects: Arc<Effects>, mounts: Option<Mounts>) -> Container {
+        Container { running, group: None, without: None, _stands_on: (effects, mounts) }
+    }
+
+    /// The same, which runs in a control group.
+    pub(crate) fn in_group(self, group: Option<Group>) -> Container {
+        Container { group, ..self }
+    }
+
     /// Reaches it from another thread.
     pub fn handle(&self) -> Handle {
         self.running.handle()
@@ -105,7 +120,14 @@ impl Container {
     /// # Errors
     /// When the kernel will not say.
     pub fn wait(self) -> Result<Report, Error> {
-        Ok(self.running.wait().map_err(Cause::from)?)
+        let mut report = self.running.wait().map_err(Cause::from)?;
+        let killed = self.group.as_ref().map_or(0, |group| group.usage().killed_for_memory);
+        if killed > 0 {
+            let why = "its memory limit was reached, or that of a control group above";
+            report.warnings.push(format!("a process was killed because {why}"));
+        }
+        report.warnings.extend(self.without);
+        Ok(report)
     }
 }
 
@@ -124,28 +146,36 @@ impl Engine {
         let layers = effects.pull(image.manifest_digest, &job_of(image.manifest_digest)).await?;
         let container = effects.clone().blocking(move |effects| {
             let hostname = image.manifest_digest.short();
-            let spec = spec(effects, &layers, &config.config, &request, &hostname)?;
+            let announced = effects.announce_network(request.network);
+            let Reached { network, own, shared } = effects.network(request.network, announced, false);
+            let mut spec = spec(effects, &layers, &config.config, &request, (&hostname, own.as_ref()))?;
+            spec.network = network;
+            let group = effects.group()?;
+            spec.groups = group.as_ref().map_or_else(Vec::new, |group| group.memberships().to_vec());
             let running = sandbox::start(&spec, stdio(request.terminal)?)
                 .map_err(|error| effects.refused(error, &layers, &spec, &config.platform()))?;
-            Ok(Container { running, _effects: effects.clone() })
+            let mounts = Mounts::with_network(own);
+            let container = Container::new(running, effects.clone(), Some(mounts)).in_group(group);
+            Ok(Container { without: shared, ..container })
         });
         Ok(container.await?)
     }
 }
 
-fn job_of(image: Digest) -> Job {
+pub(crate) fn job_of(image: Digest) -> Job {
     let vertex = graph::Vertex { op: graph::Op::Merge, inputs: Vec::new(), about: graph::About::default() };
     Job {
         vertex,
         digest: image,
         definition: None,
+        own: Vec::new(),
         inputs: Vec::new(),
         may_be_known: false,
         cancel: Cancel::new(),
     }
 }
 
-fn stdio(terminal: Terminal) -> Result<Stdio, Cause> {
+pub(crate) fn stdio(terminal: Terminal) -> Result<Stdio, Cause> {
     use std::os::fd::AsFd;
     let own = |fd: std::os::fd::BorrowedFd<'_>| {
         fd.try_clone_to_owned().map_err(Cause::io("open", "standard output"))
@@ -166,7 +196,7 @@ fn spec(
     layers: &VertexResult,
     config: &Config,
     request: &RunRequest,
-    hostname: &str,
+    (hostname, network): (&str, Option<&sandbox::net::Network>),
 ) -> Result<Spec, Cause> {
     let below = effects.mounted(layers)?;
     let named = request.user.as_deref().unwrap_or(&config.user);
@@ -176,7 +206,7 @@ fn spec(
     let writable = effects.writable(&below)?;
     effects.make_cwd(&below, &writable.upper, &cwd)?;
     let hostname = request.hostname.clone().unwrap_or_else(|| hostname.to_owned());
-    let mut mounts = effects.network_files(&hostname, &[])?;
+    let mut mounts = effects.network_files(&hostname, &[], network)?;
     mounts.extend(request.volumes.iter().map(volume));
     Ok(Spec {
         rootfs: effects.rootfs(&below, writable)?,
@@ -188,15 +218,13 @@ fn spec(
         cwd: PathBuf::from(cwd),
         user: user(&identity),
         hostname,
-        network: match request.network {
-            Network::None => sandbox::Network::None,
-            Network::Default | Network::Host => sandbox::Network::Host,
-        },
+        network: sandbox::Network::None,
         capabilities: CapabilitySet::docker_default(),
         protect_kernel_paths: true,
         filter_calls: true,
         shm_size_bytes: Spec::DEFAULT_SHM_SIZE_BYTES,
         limits: Vec::new(),
+        groups: Vec::new(),
     })
 }
 

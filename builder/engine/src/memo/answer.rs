@@ -128,7 +128,7 @@ impl Shown {
                 message: message.clone(),
                 source: (range.start, range.end),
             },
-            Event::Warning(_) => return None,
+            Event::Warning(_) | Event::Usage(_) => return None,
         })
     }
 

@@ -7,7 +7,8 @@
 //! |------------------------------------------------------------------|---|
 //! | Dockerfile, ignore files, arguments, labels, platforms, flags, folders of contexts, names, form of the images | in the key |
 //! | where an archive is written to                                   | not in the key: looked at each time |
-//! | secrets, agents                                                  | not remembered: their values are in no key |
+//! | secrets that count in keys                                       | by their marks in the key |
+//! | other secrets, agents                                            | not in the key: they are in no step's |
 //! | `--no-cache`, `--pull`                                           | not remembered: they ask for work |
 //! | Dockerfiles and contexts that are not here, layouts              | not remembered: nobody tells when they change |
 //! | pushes, folders, tars of files, standard output, a Docker Engine | not remembered: what is there is not known |
@@ -16,6 +17,7 @@ use std::{fmt::Debug, os::unix::ffi::OsStrExt, path::Path};
 
 use dockerfile::{NamedContext, NoCache, Request};
 use oci::{Digest, Hasher};
+use store::SecretKey;
 
 use super::Remember;
 use crate::{
@@ -23,6 +25,7 @@ use crate::{
     request::{
         Asking, BuildRequest, ContextFrom, Destination, DockerfileFrom, ImageForm, Output, PullPolicy,
     },
+    secrets::memo_part,
 };
 
 /// Raise it when an answer is written or read another way.
@@ -48,7 +51,13 @@ impl Parts {
 }
 
 /// The key of a build; none for one that is not to be remembered.
-pub(super) fn key(request: &BuildRequest, client: &dyn Client) -> Option<Digest> {
+///
+/// `secret_key` is that of the state folder; it is asked for where secrets count.
+pub(super) fn key(
+    request: &BuildRequest,
+    client: &dyn Client,
+    secret_key: impl FnOnce() -> Option<SecretKey>,
+) -> Option<Digest> {
     let BuildRequest {
         dockerfile,
         context,
@@ -56,6 +65,7 @@ pub(super) fn key(request: &BuildRequest, client: &dyn Client) -> Option<Digest>
         layouts,
         tags,
         outputs,
+        keyed_secrets,
         explain,
         asking: Asking { pull, fresh_seconds },
         remember,
@@ -75,6 +85,10 @@ pub(super) fn key(request: &BuildRequest, client: &dyn Client) -> Option<Digest>
     parts.bytes("dockerfile name", name.as_bytes());
     parts.bytes("dockerfile", bytes);
     parts.value("tags", tags);
+    if !keyed_secrets.is_empty() {
+        let marks = memo_part(&secret_key()?, keyed_secrets, client).ok()?;
+        parts.value("marks of secrets", &marks);
+    }
     parts.value("explain", explain);
     parts.value("pull", pull);
     parts.value("fresh seconds", fresh_seconds);
@@ -197,6 +211,7 @@ mod tests {
     use oci::{Epoch, Platform, Reference};
 
     use super::*;
+    use crate::SecretBytes;
     use crate::request::{DanglingName, OutputEpoch, Push};
 
     struct Folders(&'static str);
@@ -210,11 +225,11 @@ mod tests {
             Err(io::ErrorKind::NotFound.into())
         }
 
-        fn secret(&self, _: &str) -> io::Result<Option<Vec<u8>>> {
+        fn secret(&self, _: &str) -> io::Result<Option<SecretBytes>> {
             Ok(None)
         }
 
-        fn ssh_agent(&self, _: &str) -> Option<PathBuf> {
+        fn ssh_agent(&self, _: &str) -> Option<crate::SshAgent> {
             None
         }
 
@@ -242,6 +257,7 @@ mod tests {
             layouts: Default::default(),
             tags: Vec::new(),
             outputs: vec![oci(ImageForm::default())],
+            keyed_secrets: Default::default(),
             explain: false,
             asking: Asking { pull: PullPolicy::Missing, fresh_seconds: 600 },
             remember: Some(Remember {
@@ -255,7 +271,7 @@ mod tests {
     fn key_of(change: impl FnOnce(&mut BuildRequest)) -> Option<Digest> {
         let mut request = plain();
         change(&mut request);
-        key(&request, &Folders("/contexts"))
+        key(&request, &Folders("/contexts"), || None)
     }
 
     fn form(change: impl FnOnce(&mut ImageForm)) -> Option<Digest> {
@@ -271,7 +287,7 @@ mod tests {
         let remember = |change: fn(&mut Remember)| key_of(|r| r.remember.iter_mut().for_each(change));
         let keys = [
             key_of(|_| {}),
-            key(&plain(), &Folders("/elsewhere")),
+            key(&plain(), &Folders("/elsewhere"), || None),
             remember(|r| r.program.push('2')),
             remember(|r| r.folder.push("a")),
             remember(|r| r.limits.push('x')),

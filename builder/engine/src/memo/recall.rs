@@ -37,8 +37,8 @@ pub struct Recalled {
 /// Where the outputs are what they are to be, nothing is written, locked or waited for, and of the state folder a few small
 /// files are read.
 pub fn recall(root: &Path, request: &BuildRequest, client: &dyn Client, clock: &Clock) -> Option<Recalled> {
-    let key = key::key(request, client)?;
     let memos = Memos::at(root, &IdMap::Root, BootId::of_kernel())?;
+    let key = key::key(request, client, || memos.secret_key())?;
     let answer: Answer = serde_json::from_slice(&memos.get(&key)?).ok()?;
     let now = clock.now().epoch().0;
     if answer.at > now || now - answer.at >= LONGEST_SECONDS {

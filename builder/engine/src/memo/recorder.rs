@@ -9,6 +9,7 @@ use std::{
 use dockerfile::Lowered;
 use graph::{Local, Op, Source};
 use oci::{Descriptor, Digest, Platform, Reference};
+use store::Store;
 
 use crate::{
     build::sources::{Origin, Pinned},
@@ -75,8 +76,10 @@ impl Recorder {
         request: &BuildRequest,
         client: &dyn Client,
         sink: &SharedSink,
+        store: &Store,
     ) -> Option<Arc<Recorder>> {
-        let key = super::key::key(request, client)?;
+        // A key that cannot be made is an error of the step that needs it.
+        let key = super::key::key(request, client, || store.secret_key().ok())?;
         Some(Arc::new(Recorder { key, sink: sink.clone(), state: Mutex::default() }))
     }
 

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::fmt::{self, Debug, Display, Formatter};
 
-use super::{Call, MountPoint, NewFileSystem, OverlayCall, OverlayMethod, Slot, Source};
+use super::{Call, MountPoint, Namespaces, NewFileSystem, OverlayCall, OverlayMethod, Slot, Source};
 
 impl Debug for Call {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
@@ -14,9 +14,14 @@ impl Debug for Call {
 impl Display for Call {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Call::Clone { network } => {
-                write!(f, "clone3(mount, pid, ipc, uts, cgroup{})", if *network { ", network" } else { "" })
+            Call::Clone { namespaces } => write!(f, "clone3({namespaces})"),
+            Call::CloseForeign => write!(f, "close(all of the caller's)"),
+            Call::HideMemory => write!(f, "prctl(PR_SET_DUMPABLE, 0)"),
+            Call::JoinGroup { folder, unified } => {
+                let version = if *unified { 2 } else { 1 };
+                write!(f, "join the control group {} (version {version}), unshare(cgroup)", text(folder))
             }
+            Call::EnterNetwork => write!(f, "setns(network)"),
             Call::MakePrivate => write!(f, "mount(/, private, recursive)"),
             Call::MakePrivateFromChroot { through } => {
                 write!(f, "mount(mount of /, private, recursive) through chroot {}", text(through))
@@ -47,6 +52,12 @@ impl Display for Call {
             Call::Mask { path } => write!(f, "mask {}", text(path)),
             Call::MakeReadOnly { path, remount } => {
                 write!(f, "read-only {}{}", text(path), by_remount(*remount))
+            }
+            Call::ForbidDevices { made, usable } => {
+                let list = |paths: &[std::ffi::CString]| {
+                    paths.iter().map(|path| text(path)).collect::<Vec<_>>().join(" ")
+                };
+                write!(f, "bind {} each, mount_setattr(/, nodev, recursive) but {}", list(made), list(usable))
             }
             Call::MakeRootReadOnly { remount } => write!(f, "read-only /{}", by_remount(*remount)),
             _ => self.fmt_process(f),
@@ -112,6 +123,20 @@ impl Display for OverlayCall {
                 write!(f, ", by mount(2) in {} with {} bytes", text(directory), options.as_bytes().len())
             }
         }
+    }
+}
+
+impl Debug for Namespaces {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, formatter)
+    }
+}
+
+impl Display for Namespaces {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let names = Namespaces::NAMES.into_iter().filter(|(one, _)| self.contains(*one));
+        let names: Vec<&str> = names.map(|(_, name)| name).collect();
+        write!(f, "{}", names.join(", "))
     }
 }
 

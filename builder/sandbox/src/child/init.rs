@@ -28,17 +28,28 @@ impl Child<'_> {
         };
         // The command has called execve, or failed and said so on the board.
         let mut finished = None;
+        let mut others = Finished::default();
         if self.board.failure().is_none() {
             self.tell_started();
             self.let_go();
-            finished = self.wait_for(command, signals.as_fd());
+            finished = self.wait_for(command, signals.as_fd(), &mut others);
         }
-        sys::kill(-1, libc::SIGKILL);
-        while sys::wait_for_child(true) != Err(Errno::CHILD) {}
+        // Whoever is not the first process of a namespace would mean every process of the machine by -1.
+        if rustix::process::getpid().is_init() {
+            sys::kill(-1, libc::SIGKILL);
+        }
+        loop {
+            match sys::wait_for_child(true) {
+                Ok(Some((_, other))) => others.add(other),
+                Err(Errno::CHILD) => break,
+                Ok(None) | Err(_) => {}
+            }
+        }
         self.remove_created();
         self.let_go();
         // Last: a step whose PID 1 was killed before has not ended well.
-        if let Some(finished) = finished {
+        if let Some(mut finished) = finished {
+            finished.add(others);
             self.board.finish(finished);
         }
         // The caller can go on, while the kernel takes this process's memory and namespaces apart.
@@ -66,7 +77,7 @@ impl Child<'_> {
     }
 
     /// Waits for the end of the command; none where that could not be noticed.
-    fn wait_for(&self, command: i32, signals: BorrowedFd<'_>) -> Option<Finished> {
+    fn wait_for(&self, command: i32, signals: BorrowedFd<'_>, others: &mut Finished) -> Option<Finished> {
         loop {
             let mut sources = [
                 PollFd::from_borrowed_fd(signals, PollFlags::IN),
@@ -83,15 +94,15 @@ impl Child<'_> {
                 sys::exit(1);
             }
             if !signalled.revents().is_empty()
-                && let Some(finished) = self.take_signal(command, signals)
+                && let Some(finished) = self.take_signal(command, signals, others)
             {
                 return Some(finished);
             }
         }
     }
 
-    /// Reads one signal. Returns how the command ended, once it has.
-    fn take_signal(&self, command: i32, signals: BorrowedFd<'_>) -> Option<Finished> {
+    /// Reads one signal. Returns how the command ended, once it has; what others took that have ended is added up.
+    fn take_signal(&self, command: i32, signals: BorrowedFd<'_>, others: &mut Finished) -> Option<Finished> {
         let mut information = [0_u8; SIGNAL_BYTES];
         let Ok(SIGNAL_BYTES) = read(signals, information.as_mut_slice()) else { return None };
         let [a, b, c, d, ..] = information;
@@ -104,6 +115,8 @@ impl Child<'_> {
         while let Ok(Some((pid, finished))) = sys::wait_for_child(false) {
             if pid == command {
                 ended = Some(finished);
+            } else {
+                others.add(finished);
             }
         }
         ended

@@ -1,6 +1,6 @@
 //! Leaving the host's tree, and sealing the new one.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFlags, openat, statx};
@@ -93,6 +93,28 @@ pub(super) fn make_read_only(root: BorrowedFd<'_>, path: &CStr, remount: bool) -
     }
     attach(copy.as_fd(), found.as_fd())?;
     if remount { remount_read_only(path) } else { Ok(()) }
+}
+
+/// Makes all mounts `nodev` but `usable`. What is in `made` becomes a mount, for devices are forbidden mount by mount.
+pub(super) fn forbid_devices(
+    root: BorrowedFd<'_>,
+    made: &[CString],
+    usable: &[CString],
+) -> Result<(), Fault> {
+    let copy = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    for device in made {
+        let device = device.as_c_str();
+        let mount = open_tree(CWD, device, copy).at(Syscall::OpenTree)?;
+        move_mount(&mount, c"", CWD, device, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .at(Syscall::MoveMount)?;
+    }
+    sys::mount_setattr(root, libc::MOUNT_ATTR_NODEV, 0, true).at(Syscall::MountSetattr)?;
+    for path in usable {
+        if let Some(mount) = existing(root, path)? {
+            sys::mount_setattr(mount.as_fd(), 0, libc::MOUNT_ATTR_NODEV, false).at(Syscall::MountSetattr)?;
+        }
+    }
+    Ok(())
 }
 
 /// Sets or clears read-only for the root mount alone.

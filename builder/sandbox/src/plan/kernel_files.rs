@@ -66,7 +66,7 @@ impl Planner<'_> {
             let flags = NOTHING_SPECIAL | writable;
             self.mount_optional("/sys/fs/cgroup", c"cgroup2", c"cgroup", flags, "");
         }
-        if self.spec.network == Network::None {
+        if matches!(self.spec.network, Network::None) {
             self.calls.push(Call::LoopbackUp);
         }
     }
@@ -102,6 +102,24 @@ impl Planner<'_> {
             self.calls.push(Call::Bind { root: c"/".into(), path, readonly: false, keep });
             self.mount_kept("/dev/console", keep);
         }
+    }
+
+    /// Makes `nodev` what was mounted, where no filter is asked about each opening of a device. Then a step cannot use
+    /// the devices that it makes, not even those which it has in `/dev`.
+    pub(super) fn forbid_devices(&mut self) {
+        let kernel = self.kernel;
+        if !self.spec.protect_kernel_paths || kernel.filters_devices || !kernel.mount_setattr {
+            return;
+        }
+        let devices: Vec<CString> =
+            DEVICES.iter().map(|(name, _, _)| known(&format!("/dev/{name}"))).collect();
+        let mut usable = devices.clone();
+        usable.push(known("/dev/pts"));
+        if self.terminal.is_some() {
+            usable.push(known("/dev/console"));
+        }
+        let made = if kernel.make_devices { devices } else { Vec::new() };
+        self.calls.push(Call::ForbidDevices { made, usable });
     }
 
     /// Hides and write-protects what Docker does.

@@ -2,8 +2,8 @@ use std::path::PathBuf;
 
 use super::plan;
 use crate::{
-    Call, CapabilitySet, Error, FileContent, Kernel, Mount, MountKind, Network, Resource, ResourceLimit,
-    RootKind, Rootfs, Spec, User, WindowSize, Writable,
+    Call, CapabilitySet, Error, FileContent, Kernel, Membership, Mount, MountKind, Network, Resource,
+    ResourceLimit, RootKind, Rootfs, Spec, User, WindowSize, Writable,
 };
 
 fn new_kernel() -> Kernel {
@@ -12,6 +12,7 @@ fn new_kernel() -> Kernel {
         lowerdir_append: true,
         mount_setattr: true,
         make_devices: true,
+        filters_devices: true,
         seccomp: true,
         unified_cgroup: true,
         root: RootKind::Mount,
@@ -48,6 +49,7 @@ fn spec() -> Spec {
         filter_calls: true,
         shm_size_bytes: Spec::DEFAULT_SHM_SIZE_BYTES,
         limits: vec![],
+        groups: vec![],
     }
 }
 
@@ -73,6 +75,8 @@ fn position(calls: &[String], beginning: &str) -> usize {
 fn the_whole_plan_of_a_plain_step() {
     let expected = "\
 clone3(mount, pid, ipc, uts, cgroup)
+close(all of the caller's)
+prctl(PR_SET_DUMPABLE, 0)
 mount(/, private, recursive)
 #0 = overlay of 2 layers, top /s/top, upper /s/upper, work /s/work
 pivot_root(#0), umount2(host)
@@ -152,7 +156,7 @@ fn sources_are_opened_before_the_pivot_and_attached_after_it() {
     let calls = text(&spec, &new_kernel());
     let pivot = position(&calls, "pivot_root");
     assert_eq!(
-        calls[3..pivot],
+        calls[5..pivot],
         [
             "#1 = ramfs",
             "#2 = overlay of 2 layers, top /s/stage, read-only",
@@ -242,11 +246,28 @@ fn an_old_kernel_is_told_in_one_string_and_remounts() {
 fn a_chroot_and_an_initramfs_are_left_by_other_ways() {
     let chroot = text(&spec(), &Kernel { root: RootKind::Chroot, ..new_kernel() });
     assert_eq!(
-        chroot[1..3],
+        chroot[3..5],
         ["mount(mount of /, private, recursive) through chroot /s/empty", "bind / on / and chroot to it"]
     );
     let initramfs = text(&spec(), &Kernel { root: RootKind::Initramfs, ..new_kernel() });
-    assert_eq!(initramfs[1..3], ["mount(/, private, recursive)", "bind / on / and chroot to it"]);
+    assert_eq!(initramfs[3..5], ["mount(/, private, recursive)", "bind / on / and chroot to it"]);
+}
+
+#[test]
+fn without_a_filter_devices_are_forbidden_mount_by_mount() {
+    let kernel = Kernel { filters_devices: false, ..new_kernel() };
+    let calls = text(&spec(), &kernel);
+    let forbidden = position(
+        &calls,
+        "bind /dev/full /dev/null /dev/random /dev/tty /dev/urandom /dev/zero each, mount_setattr(/, nodev, recursive) but \
+         /dev/full /dev/null /dev/random /dev/tty /dev/urandom /dev/zero /dev/pts",
+    );
+    assert!(position(&calls, "mount sysfs") < forbidden && forbidden < position(&calls, "mask /proc/acpi"));
+    let bound = text(&spec(), &Kernel { make_devices: false, ..kernel });
+    position(&bound, "bind  each, mount_setattr(/, nodev, recursive) but /dev/full");
+    let mut insecure = spec();
+    insecure.protect_kernel_paths = false;
+    assert!(!text(&insecure, &kernel).iter().any(|call| call.contains("nodev, recursive")));
 }
 
 #[test]
@@ -264,6 +285,24 @@ fn stacks_are_filled_up_with_the_empty_folder() {
     let calls = text(&spec, &new_kernel());
     position(&calls, "#0 = overlay of 1 layers, top /s/empty, upper");
     position(&calls, "#1 = overlay of 2 layers, top /s/a, read-only");
+}
+
+#[test]
+fn a_network_that_is_there_is_entered_before_anything_shows_one() {
+    let mut spec = spec();
+    let namespace = std::fs::File::open("/proc/self/ns/net").expect("there is /proc");
+    spec.network = Network::Namespace(std::sync::Arc::new(namespace.into()));
+    let calls: Vec<String> =
+        plan(&spec, None, &new_kernel()).expect("the plan is possible").iter().map(Call::to_string).collect();
+    assert_eq!(calls[0], "clone3(mount, pid, ipc, uts, cgroup)");
+    let order = [
+        position(&calls, "close(all of the caller's)"),
+        position(&calls, "setns(network)"),
+        position(&calls, "mount proc("),
+        position(&calls, "mount sysfs("),
+    ];
+    assert!(order.is_sorted(), "{calls:#?}");
+    assert!(!calls.contains(&"ioctl(lo, up)".to_owned()), "{calls:#?}");
 }
 
 #[test]
@@ -327,4 +366,25 @@ fn neither_secrets_nor_the_environment_are_printed() {
     let calls = plan(&spec, None, &new_kernel()).expect("the plan is possible");
     let printed = format!("{calls:?} {spec:?}");
     assert!(!printed.contains("hidden") && printed.contains("TOKEN"), "{printed}");
+}
+
+#[test]
+fn control_groups_are_entered_before_anything_is_mounted() {
+    let mut limited = spec();
+    limited.groups = vec![
+        Membership { folder: "/sys/fs/cgroup/memory/kiln.1.0/0".into(), unified: false },
+        Membership { folder: "/sys/fs/cgroup/unified/kiln.1.0/0".into(), unified: true },
+    ];
+    let calls = text(&limited, &new_kernel());
+    let first = position(&calls, "join the control group /sys/fs/cgroup/memory");
+    assert_eq!(
+        calls[first..first + 2],
+        [
+            "join the control group /sys/fs/cgroup/memory/kiln.1.0/0 (version 1), unshare(cgroup)",
+            "join the control group /sys/fs/cgroup/unified/kiln.1.0/0 (version 2), unshare(cgroup)",
+        ]
+    );
+    assert!(first + 1 < position(&calls, "mount(/, private"));
+    limited.groups = vec![Membership { folder: "relative".into(), unified: true }];
+    assert!(matches!(plan(&limited, None, &new_kernel()), Err(Error::NotAbsolute { .. })));
 }

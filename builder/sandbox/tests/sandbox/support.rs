@@ -75,6 +75,7 @@ impl Step {
             filter_calls: true,
             shm_size_bytes: Spec::DEFAULT_SHM_SIZE_BYTES,
             limits: vec![],
+            groups: vec![],
         };
         Some(Step { folder, spec, kernel: *Kernel::get(), zygote: None })
     }

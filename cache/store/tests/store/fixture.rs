@@ -90,9 +90,10 @@ pub fn record(name: &str, layers: &[LayerId]) -> Record {
         result: layers.iter().map(part).collect(),
         created: Epoch(8),
         duration_ms: 9,
-        peak_memory_bytes: None,
+        took: store::Took::default(),
         stage: "stage".to_owned(),
         instruction: format!("RUN {name}"),
+        stays_here: false,
     }
 }
 

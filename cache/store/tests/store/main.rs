@@ -12,4 +12,5 @@ mod open;
 mod processes;
 mod records;
 mod repositories;
+mod secret_key;
 mod usage;

@@ -4,7 +4,7 @@ use std::fs;
 
 use oci::{Digest, Epoch};
 use proptest::{collection::vec, option, prelude::*};
-use store::{Collection, Error, Ingredient, Options, Record, ResultLayer, Rule, Store};
+use store::{Collection, Error, Ingredient, Options, Record, ResultLayer, Rule, Store, Took};
 use tree::LayerId;
 
 use crate::fixture::{NOW, SetClock, add_layer, manifest, open, options, record};
@@ -131,6 +131,16 @@ fn the_nearest_record_explains_a_miss() {
 }
 
 #[test]
+fn a_record_of_an_earlier_version_is_read() {
+    let made = record("make", &[]);
+    let mut old = serde_json::to_value(&made).expect("it is JSON");
+    let fields = old.as_object_mut().expect("an object");
+    fields.remove("took").expect("it is there");
+    fields.insert("peak_memory_bytes".to_owned(), 7.into());
+    assert_eq!(serde_json::from_value::<Record>(old).expect("it is read"), made);
+}
+
+#[test]
 fn a_stamp_of_use_is_renewed_once_a_day() {
     let folder = tempfile::tempdir().expect("a folder");
     let clock = SetClock::new(NOW);
@@ -174,7 +184,13 @@ fn records(layers: Vec<LayerId>) -> impl Strategy<Value = Record> {
             result: result.into_iter().map(|(layer, created)| ResultLayer { layer, created }).collect(),
             created: Epoch(numbers.0),
             duration_ms: numbers.1,
-            peak_memory_bytes: numbers.2,
+            took: Took {
+                user_microseconds: numbers.1,
+                system_microseconds: numbers.0,
+                largest_process_bytes: numbers.2,
+                peak_memory_bytes: numbers.2.map(|bytes| bytes / 2),
+            },
+            stays_here: numbers.1 % 2 == 0,
             stage,
             instruction,
         },

@@ -66,7 +66,7 @@ impl State {
             // One that has a place is shown with it when the build is over.
             Event::Warning(warning) if warning.source.is_some() => {}
             Event::Warning(warning) => self.notes.push(format!("{}: {}", warning.code, warning.message)),
-            Event::Definition(_) => {}
+            Event::Usage(_) | Event::Definition(_) => {}
         }
     }
 

@@ -80,7 +80,11 @@ impl Effects {
             .images
             .get(manifest)
             .ok_or_else(|| Cause::Task(format!("the image {manifest} was not asked for")))?;
-        Ok(VertexResult::layers(self.layers_of(&image, job.digest, &job.cancel).await?))
+        let layers = self.layers_of(&image, job.digest, &job.cancel).await?;
+        if let Some(witness) = &self.witness {
+            witness.pulled(job.digest, &layers);
+        }
+        Ok(VertexResult::layers(layers))
     }
 
     /// The layers of an image whose documents were read. All come at once; the first that fails ends the others.

@@ -1,0 +1,32 @@
+//! Flags that limit steps, of `kiln build` and `kiln run`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Limits of what is run.
+#[derive(Debug, Default, Args)]
+pub struct Resources {
+    /// Limit each step: memory, memory-swap, memory-reservation, cpus, cpu-shares, cpu-period, cpu-quota, cpuset-cpus,
+    /// cpuset-mems, pids
+    #[arg(long = "resource", value_name = "NAME=VALUE,…")]
+    pub resources: Vec<String>,
+    /// The most memory of each step, for instance 2g; the same as --resource memory=2g
+    #[arg(short = 'm', long, value_name = "SIZE")]
+    pub memory: Option<String>,
+    #[arg(long, hide = true, allow_negative_numbers = true)]
+    pub memory_swap: Option<String>,
+    #[arg(short = 'c', long, hide = true)]
+    pub cpu_shares: Option<String>,
+    #[arg(long, hide = true)]
+    pub cpu_period: Option<String>,
+    #[arg(long, hide = true, allow_negative_numbers = true)]
+    pub cpu_quota: Option<String>,
+    #[arg(long, hide = true)]
+    pub cpuset_cpus: Option<String>,
+    #[arg(long, hide = true)]
+    pub cpuset_mems: Option<String>,
+    /// Run steps in control groups below this one
+    #[arg(long, value_name = "PATH")]
+    pub cgroup_parent: Option<PathBuf>,
+}
