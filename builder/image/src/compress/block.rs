@@ -159,7 +159,7 @@ const THOROUGH: u32 = 5;
 /// made of matches, as programs and sources are, gains much by a search for better ones; what is not, gains little for the time
 /// (decision 0027).
 fn is_mostly_literals((matched, of): (usize, usize)) -> bool {
-    of >= SAMPLE && matched * 2 < of
+    of >= SAMPLE && matched * 100 < of * 43
 }
 
 /// What a thread compresses with. Each keeps its own: they are large, and keep nothing from one stream to the next.
