@@ -106,13 +106,8 @@ pub enum ScanError {
         path: LayerPath,
     },
     /// A path is longer than a path may be.
-    #[error("{source}")]
-    Name {
-        /// The folder, which the message of a path that is too long has no room for.
-        folder: LayerPath,
-        /// What is wrong.
-        source: BadPath,
-    },
+    #[error(transparent)]
+    Name(#[from] BadPath),
     /// An overlay was mounted with an option that hides in the upper folder where contents are.
     #[error(
         "`{path}` has the attribute {attribute}: its content is in a lower layer, and cannot be known from here"
@@ -372,7 +367,7 @@ fn failed(call: &'static str, path: &LayerPath) -> impl FnOnce(Errno) -> ScanErr
 
 fn child(folder: &LayerPath, name: Vec<u8>) -> Result<LayerPath, ScanError> {
     let path = if folder.is_root() { name } else { [folder.as_bytes(), b"/", &name].concat() };
-    LayerPath::exact(path).map_err(|source| ScanError::Name { folder: folder.clone(), source })
+    Ok(LayerPath::exact(path)?)
 }
 
 fn stat(folder: &impl AsFd, name: &[u8], path: &LayerPath) -> Result<Statx, ScanError> {

@@ -73,9 +73,7 @@ impl Effects {
             Ok(())
         })
     }
-}
 
-impl Effects {
     /// Lays something over each cache of a spec, so that what is written there is thrown away.
     pub(crate) fn shield_caches(&self, spec: &mut Spec, mounts: &Mounts) -> Result<(), Cause> {
         for mount in &mut spec.mounts {
