@@ -37,7 +37,7 @@ pub(crate) use writer::wait;
 
 /// Raised with every change of what the tar writer or an encoder makes of the same input: of their code, of the pinned
 /// versions of `libdeflater` and `zstd`, of the sizes of blocks. `tests/vectors.txt` notices such a change.
-pub const ENCODER_VERSION: u32 = 3;
+pub const ENCODER_VERSION: u32 = 4;
 
 /// How a layer is compressed. Part of the name of a blob beside its diff id, epoch and [`ENCODER_VERSION`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -221,7 +221,7 @@ impl<'a> Target<'a> {
                 groups.entry(group).or_default().push(path.clone());
             }
         }
-        let mut contents = Vec::new();
+        let mut contents = Vec::with_capacity(self.placed.len());
         let entries = self.placed.into_iter().map(|(path, placed)| {
             contents.extend(placed.content.map(|content| (path.clone(), content)));
             (path, Node { hardlink: None, ..placed.node })

@@ -5,7 +5,7 @@
 //! five bytes, which are as long as the literals they stand for. What it remembers fits into the first cache of a
 //! core beside the window. On such bytes its streams are also smaller than those of level 1; on programs and sources,
 //! where matches are most of it, they are larger, and the library is asked. Which of the two it is, the first bytes tell
-//! ([`Begun::matched`]): nothing is done twice where this encoder goes on.
+//! ([`Begun::beginning`]): nothing is done twice where this encoder goes on.
 //!
 //! A stream ends at a byte's border and is not marked as the last, so that another one can follow.
 //!
@@ -50,6 +50,17 @@ pub(super) struct Begun<'a> {
     found: &'a mut Found,
 }
 
+/// What the first bytes of a stream are made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beginning {
+    /// How many there are.
+    pub(super) bytes: usize,
+    /// How many of them came before.
+    pub(super) matched: usize,
+    /// How many values the others have.
+    pub(super) values: usize,
+}
+
 impl Fast {
     pub(super) fn new() -> Fast {
         Fast { table: search::table(), found: Found::new() }
@@ -65,9 +76,8 @@ impl Fast {
 }
 
 impl Begun<'_> {
-    /// How many of so many bytes came before.
-    pub(super) fn matched(&self) -> (usize, usize) {
-        (self.found.matched(), self.searched)
+    pub(super) fn beginning(&self) -> Beginning {
+        Beginning { bytes: self.searched, matched: self.found.matched(), values: self.found.values() }
     }
 
     /// Compresses all of the plain bytes. The length of the stream; `None` where it is longer than `room`. The last eight bytes of

@@ -52,6 +52,11 @@ impl Found {
     pub(super) fn matched(&self) -> usize {
         self.sequences.iter().map(|sequence| usize::from(sequence.length)).sum()
     }
+
+    /// How many values the bytes have that stand for themselves.
+    pub(super) fn values(&self) -> usize {
+        self.literals.iter().filter(|times| **times > 0).count()
+    }
 }
 
 /// The shortest length of each symbol behind 257, and how many bits follow it.
