@@ -39,10 +39,10 @@ impl Effects {
         // Asked for each step: a laptop's changes with the network. A host without it has no name resolution to hand on.
         let host = fs::read("/etc/resolv.conf").unwrap_or_default();
         let resolution = match own {
-            Some(own) => self.resolution(&host, own.has_ipv6()),
+            Some(own) => self.resolution(&host, own.surroundings()),
             None => host,
         };
-        let gateway = own.map_or(IpAddr::from(Ipv4Addr::LOCALHOST), net::Network::gateway);
+        let gateway = own.map_or(IpAddr::from(Ipv4Addr::LOCALHOST), |own| own.surroundings().host);
         let texts = (hosts(hostname, extra, gateway), resolution);
         let mut files = self.etc.files.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = match files.get(&texts) {
@@ -63,9 +63,9 @@ impl Effects {
     }
 
     /// What a step in a network of its own is told of name servers. Where it reaches none of the host's, that is said once.
-    fn resolution(&self, host: &[u8], ipv6: bool) -> Vec<u8> {
+    fn resolution(&self, host: &[u8], around: net::Surroundings) -> Vec<u8> {
         let upstream = || fs::read_to_string("/run/systemd/resolve/resolv.conf").ok();
-        let made = resolution(&String::from_utf8_lossy(host), upstream, ipv6);
+        let made = resolution(&String::from_utf8_lossy(host), upstream, around.has_ipv6, around.name_server);
         if !made.unreachable.is_empty() {
             let message = format!(
                 "RUN steps do not reach the host's name server ({}) and ask 8.8.8.8: name one in /etc/resolv.conf that is \
@@ -79,7 +79,10 @@ impl Effects {
 
     /// The root file system of a step: its layers, and below them the mount points of the two files. Where the layers
     /// have none of their own, they would be made in the step's layer and removed from it again.
-    pub(crate) fn rootfs(&self, below: &Mounted, writable: Writable) -> Result<Rootfs, Cause> {
+    pub(crate) fn stacked(&self, below: &Mounted, writable: Writable) -> Result<Rootfs, Cause> {
+        if *self.marks.get_or_init(|| self.store.lacks_marks()) {
+            return Err(Cause::LayersWithoutMarks);
+        }
         let mut lowers = below.lowers();
         if lowers.len() < LAYERS {
             lowers.push(self.places()?);

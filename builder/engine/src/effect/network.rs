@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use graph::{Exec, Network};
-use sandbox::net::{Announced, Unavailable};
+use sandbox::net::{Announced, Refusal, Unavailable};
 
 use super::Effects;
 
@@ -20,7 +20,8 @@ pub(crate) struct Reached {
 impl Effects {
     /// A step that wants this network is about to be prepared.
     pub(crate) fn announce_network(&self, wanted: Network) -> Option<Announced> {
-        (wanted == Network::Default).then(|| self.networks.announce())
+        let has_namespaces = self.mode.isolation == sandbox::Isolation::Namespaces;
+        (wanted == Network::Default && has_namespaces).then(|| self.networks.announce())
     }
 
     /// The network of a step; one that is given more rights than others gets one that nobody else will have. Where this
@@ -63,17 +64,28 @@ impl Effects {
 
 /// What is said where steps have the host's network.
 fn shared(unavailable: &Unavailable) -> String {
-    let help = match unavailable {
-        // Of iptables: a rule in its table changes nothing for another's, such as firewalld's.
-        Unavailable::Firewall { chain } if chain == "chain FORWARD of table filter" => {
-            "; to let them through, run `iptables -I FORWARD -i kiln+ -j ACCEPT && iptables -I FORWARD -o kiln+ -j ACCEPT`"
+    let mut ways: Vec<String> = Vec::new();
+    let refusals = || unavailable.refusals.iter().map(|(_, refusal)| refusal);
+    for refusal in refusals() {
+        match refusal {
+            // Of iptables: a rule in its table changes nothing for another's, such as firewalld's. Where only the policy is
+            // in the way, they come last: what the others say goes first, such as that of Docker's networks none sees another.
+            Refusal::Firewall { chain, by_policy } if chain == "chain FORWARD of table filter" => {
+                let place = if *by_policy { "-A" } else { "-I" };
+                ways.push(format!(
+                    "run `iptables {place} FORWARD -i kiln+ -j ACCEPT && iptables {place} FORWARD -o kiln+ -j ACCEPT` to let \
+                     them through"
+                ));
+            }
+            Refusal::NotInstalled => ways.push("install pasta (package passt)".to_owned()),
+            _ => {}
         }
-        Unavailable::Kernel { .. }
-        | Unavailable::Firewall { .. }
-        | Unavailable::Forwarding { .. }
-        | Unavailable::NoAddresses => "; with --network=none they see none",
-    };
-    format!("RUN steps see the host's network, its loopback included: {unavailable}{help}")
+    }
+    if ways.is_empty() {
+        ways.push("with --network=none they see none".to_owned());
+    }
+    let help = ways.join(", or ");
+    format!("RUN steps see the host's network, its loopback included: {unavailable}; {help}")
 }
 
 /// Host and port of a proxy, without what may be secret.

@@ -13,9 +13,14 @@ pub(crate) struct Resolution {
     pub(crate) unreachable: Vec<String>,
 }
 
-/// Makes a step's file of the host's; `upstream` reads what systemd-resolved itself asks, and is called where the host asks
-/// that.
-pub(crate) fn resolution(host: &str, upstream: impl FnOnce() -> Option<String>, ipv6: bool) -> Resolution {
+/// Makes a step's file of the host's. What the host alone reaches, a step reaches by asking `forwarder`, if there is one. `upstream` reads
+/// what systemd-resolved itself asks, and is called where the host asks that.
+pub(crate) fn resolution(
+    host: &str,
+    upstream: impl FnOnce() -> Option<String>,
+    ipv6: bool,
+    forwarder: Option<IpAddr>,
+) -> Resolution {
     let reached = |text: &str| servers(text).any(|server| is_reached(server, ipv6));
     let through_resolved = servers(host).any(|server| server == "127.0.0.53");
     let upstream = if through_resolved { upstream() } else { None };
@@ -23,7 +28,15 @@ pub(crate) fn resolution(host: &str, upstream: impl FnOnce() -> Option<String>, 
     let is_kept = |line: &&str| server(line).is_none_or(|server| is_reached(server, ipv6));
     let mut text: String = source.lines().filter(is_kept).flat_map(|line| [line, "\n"]).collect();
     let mut unreachable = Vec::new();
-    if !reached(source) {
+    // It forwards to servers of its own address's family.
+    let of_family = |server: &str| {
+        let address = server.parse::<IpAddr>();
+        address.is_ok_and(|address| forwarder.is_some_and(|it| it.is_ipv4() == address.is_ipv4()))
+    };
+    let is_forwarded = servers(host).any(of_family);
+    if let (false, true, Some(forwarder)) = (reached(source), is_forwarded, forwarder) {
+        text.push_str(&format!("nameserver {forwarder}\n"));
+    } else if !reached(source) {
         text.extend(PUBLIC.map(|server| format!("nameserver {server}\n")));
         unreachable.extend(servers(source).map(str::to_owned));
     }
@@ -72,12 +85,29 @@ mod tests {
             ("", None, false, public, ""),
         ];
         for (host, upstream, ipv6, text, unreachable) in cases {
-            let made = resolution(host, || upstream.map(str::to_owned), ipv6);
+            let made = resolution(host, || upstream.map(str::to_owned), ipv6, None);
             assert_eq!(
                 (made.text.as_str(), made.unreachable.join(" ").as_str()),
                 (text, unreachable),
                 "{host}"
             );
+        }
+    }
+
+    #[test]
+    fn who_forwards_is_asked_for_what_is_not_reached() {
+        let forwarder = Some(IpAddr::from([10, 211, 1, 1]));
+        let cases = [
+            ("nameserver 10.0.0.2\n", "nameserver 10.0.0.2\n", 0),
+            ("nameserver 127.0.0.1\nsearch a\n", "search a\nnameserver 10.211.1.1\n", 0),
+            ("nameserver 127.0.0.53\n", "nameserver 10.211.1.1\n", 0),
+            // It would have nobody to ask, or nobody that it can ask.
+            ("nameserver ::1\n", "nameserver 8.8.8.8\nnameserver 8.8.4.4\n", 1),
+            ("search a\n", "search a\nnameserver 8.8.8.8\nnameserver 8.8.4.4\n", 0),
+        ];
+        for (host, text, unreachable) in cases {
+            let made = resolution(host, || None, false, forwarder);
+            assert_eq!((made.text.as_str(), made.unreachable.len()), (text, unreachable), "{host}");
         }
     }
 }

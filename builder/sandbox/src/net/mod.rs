@@ -6,8 +6,13 @@
 //!
 //! | file | |
 //! |---|---|
-//! | `nat.rs` | the host's side: what is made once for a build |
+//! | `way.rs` | which ways to a network there are, and which one this machine has |
+//! | `refusal.rs` | why it has none |
 //! | `namespace.rs` | one namespace, and its way out |
+//! | `host.rs` | what there is on the host |
+//! | `pasta.rs` | the way by a program |
+//! | `helper.rs` | a program that serves a namespace: how it starts and ends |
+//! | `nat.rs` | the way through the host's kernel: what is made once for a build |
 //! | `nft.rs` | the rules by which the host translates the steps' addresses |
 //! | `firewall.rs` | whether the host's own rules would drop their packets |
 //! | `forwarding.rs` | the switches by which a host forwards |
@@ -15,68 +20,40 @@
 //! | `route.rs`, `netlink.rs` | the kernel's language |
 //!
 //! Nothing is left on the host, however a build ends: a namespace goes with its last descriptor, with it both of its
-//! interfaces and their routes, and the table goes with its socket. The switches are put back by the next build.
+//! interfaces and their routes, the table goes with its socket, and a program is killed by the kernel. The switches are put back
+//! by the next build.
 
 mod firewall;
 mod forwarding;
+mod helper;
+mod host;
 mod namespace;
 mod nat;
 mod netlink;
 mod nft;
+mod pasta;
 mod range;
+mod refusal;
 mod route;
+mod way;
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use namespace::{Failed, Namespace};
-use nat::Nat;
+use namespace::Namespace;
+pub use refusal::{Refusal, Unavailable};
+use way::Open;
+pub use way::{Surroundings, Way};
 
 /// With what the names of all interfaces and tables begin.
 const PREFIX: &str = "kiln";
 
 /// The most namespaces of a build at once: as many as a range has addresses for, less those that are being taken down.
 const MOST: usize = 128;
-
-/// Why steps cannot have networks of their own.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Unavailable {
-    /// The kernel refuses, or lacks something.
-    #[error("{what}: {reason}")]
-    Kernel {
-        /// What was asked of it.
-        what: &'static str,
-        /// Its answer.
-        reason: String,
-    },
-    /// The host's firewall drops what is forwarded, as far as can be told, and Kiln cannot make it let steps through.
-    #[error("the host's firewall ({chain}) may drop the packets that it forwards")]
-    Firewall {
-        /// Where it does so.
-        chain: String,
-    },
-    /// The host cannot be made to forward.
-    #[error("the host cannot be made to forward packets ({folder:?}: {reason})")]
-    Forwarding {
-        /// Where is noted what was switched on.
-        folder: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// The host has routes to all private addresses.
-    #[error("the host has a route to every private address")]
-    NoAddresses,
-}
-
-impl From<Failed> for Unavailable {
-    fn from(failed: Failed) -> Unavailable {
-        Unavailable::Kernel { what: failed.what, reason: std::io::Error::from(failed.errno).to_string() }
-    }
-}
 
 /// The networks of a build's steps.
 #[derive(Debug)]
@@ -88,6 +65,8 @@ pub struct Networks {
 #[derive(Debug)]
 struct Shared {
     folder: PathBuf,
+    /// Where programs are looked for.
+    programs: OsString,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -100,8 +79,8 @@ struct State {
     made: usize,
     /// How many steps wait for one, or soon will.
     wanted: usize,
-    /// The host's end, and whether there is IPv6 too.
-    uplink: Option<(IpAddr, bool)>,
+    /// Known when there is the first.
+    surroundings: Option<Surroundings>,
     failed: Option<Unavailable>,
     is_over: bool,
 }
@@ -114,9 +93,9 @@ impl Shared {
 
 impl Networks {
     /// No network yet. Builds that switch on forwarding agree on it by files in `folder`, which is the same for all builds
-    /// of the host and is emptied when it restarts.
-    pub fn new(folder: PathBuf) -> Networks {
-        let shared = Shared { folder, state: Mutex::default(), changed: Condvar::new() };
+    /// of the host and is emptied when it restarts. The program `pasta` is looked for in `programs`, which is a `PATH`.
+    pub fn new(folder: PathBuf, programs: OsString) -> Networks {
+        let shared = Shared { folder, programs, state: Mutex::default(), changed: Condvar::new() };
         Networks { shared: Arc::new(shared), maker: Mutex::default() }
     }
 
@@ -146,7 +125,8 @@ impl Networks {
             Ok(thread) => *maker = Some(thread),
             Err(error) => {
                 let reason = error.to_string();
-                self.shared.lock().failed = Some(Unavailable::Kernel { what: "starting a thread", reason });
+                let refusal = Refusal::Kernel { what: "starting a thread", reason };
+                self.shared.lock().failed = Some(Unavailable { refusals: vec![(Way::Nat, refusal)] });
             }
         }
     }
@@ -178,14 +158,14 @@ impl Announced {
         let mut state = self.shared.lock();
         loop {
             let taken = state.idle.pop_front();
-            if let (Some(namespace), Some((gateway, has_ipv6))) = (taken, state.uplink) {
-                if fresh && !namespace.is_new {
+            if let (Some(namespace), Some(surroundings)) = (taken, state.surroundings) {
+                if (fresh && !namespace.is_new) || namespace.is_abandoned() {
                     state.made -= 1;
                     self.shared.changed.notify_all();
                     continue;
                 }
                 let shared = self.shared.clone();
-                return Ok(Network { namespace, gateway, has_ipv6, is_thrown_away: fresh, shared });
+                return Ok(Network { namespace, surroundings, is_thrown_away: fresh, shared });
             }
             if let Some(failed) = &state.failed {
                 return Err(failed.clone());
@@ -207,11 +187,16 @@ fn make_networks(shared: &Shared) {
         shared.lock().failed = Some(unavailable);
         shared.changed.notify_all();
     };
-    let mut nat = match Nat::set_up(&shared.folder) {
-        Ok(nat) => nat,
+    let (mut way, first) = match Open::find(&shared.folder, &shared.programs) {
+        Ok(found) => found,
         Err(unavailable) => return fail(unavailable),
     };
-    shared.lock().uplink = Some((nat.gateway(), nat.has_ipv6()));
+    let mut state = shared.lock();
+    state.surroundings = Some(way.surroundings());
+    state.made += 1;
+    state.idle.push_back(first);
+    shared.changed.notify_all();
+    drop(state);
     loop {
         let mut state = shared.lock();
         while !state.is_over && (state.idle.len() >= state.wanted || state.made >= MOST) {
@@ -222,7 +207,7 @@ fn make_networks(shared: &Shared) {
         }
         state.made += 1;
         drop(state);
-        match nat.namespace() {
+        match way.namespace() {
             Ok(namespace) => {
                 let mut state = shared.lock();
                 state.idle.push_back(namespace);
@@ -244,8 +229,7 @@ fn make_networks(shared: &Shared) {
 pub struct Network {
     /// The descriptors are shared with the one that is given back.
     namespace: Namespace,
-    gateway: IpAddr,
-    has_ipv6: bool,
+    surroundings: Surroundings,
     is_thrown_away: bool,
     shared: Arc<Shared>,
 }
@@ -256,14 +240,14 @@ impl Network {
         self.namespace.descriptor.clone()
     }
 
-    /// The address at which the step reaches the host.
-    pub fn gateway(&self) -> IpAddr {
-        self.gateway
+    /// What carries its packets.
+    pub fn way(&self) -> Way {
+        if self.namespace.has_helper() { Way::Pasta } else { Way::Nat }
     }
 
-    /// Whether it reaches the world by IPv6 as well.
-    pub fn has_ipv6(&self) -> bool {
-        self.has_ipv6
+    /// What the step is to be told of it.
+    pub fn surroundings(&self) -> Surroundings {
+        self.surroundings
     }
 }
 

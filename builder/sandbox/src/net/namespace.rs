@@ -5,16 +5,20 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::helper::Helper;
 use super::netlink::Socket;
 use super::range::{Prefix, Range};
 use super::route::{Changes, LOOPBACK, link_named};
 use crate::sys;
 
 /// What a step calls its interface.
-const INSIDE: &str = "eth0";
+pub(super) const INSIDE: &str = "eth0";
+/// The kernel's name for sockets to itself.
+const NETLINK: &str = "NETLINK";
 
 /// A network namespace. It goes, with what is in it, when nobody holds it and no process is in it.
 #[derive(Clone, Debug)]
@@ -24,6 +28,9 @@ pub(crate) struct Namespace {
     pub is_new: bool,
     /// How many sockets there are in it.
     sockets: Option<Arc<[File; 2]>>,
+    /// The program that carries its packets, if one does, and how many sockets of netlink it has in it. It ends with the
+    /// namespace.
+    helper: Option<(Arc<Helper>, usize)>,
 }
 
 impl Namespace {
@@ -39,7 +46,27 @@ impl Namespace {
         let open = |name| File::open(format!("/proc/thread-self/net/{name}"));
         let sockets = open("protocols").and_then(|protocols| Ok(Arc::new([protocols, open("sockstat")?])));
         Changes::default().up(LOOPBACK).make(&socket).map_err(failed("bringing lo up"))?;
-        Ok((Namespace { descriptor: Arc::new(descriptor), is_new: true, sockets: sockets.ok() }, socket))
+        Ok((
+            Namespace { descriptor: Arc::new(descriptor), is_new: true, sockets: sockets.ok(), helper: None },
+            socket,
+        ))
+    }
+
+    /// The same, of which a program carries the packets.
+    pub fn served_by(self, helper: Helper) -> Namespace {
+        let counted = self.sockets.as_deref().and_then(|[protocols, _]| read(protocols).ok());
+        let own = counted.and_then(|protocols| sockets_of(&protocols, NETLINK)).unwrap_or(0);
+        Namespace { helper: Some((Arc::new(helper), own)), ..self }
+    }
+
+    /// Whether nobody carries its packets any more.
+    pub fn is_abandoned(&self) -> bool {
+        self.helper.as_ref().is_some_and(|(helper, _)| helper.has_ended(Duration::ZERO))
+    }
+
+    /// Whether a program carries its packets.
+    pub fn has_helper(&self) -> bool {
+        self.helper.is_some()
     }
 
     /// The same, after a step.
@@ -48,10 +75,12 @@ impl Namespace {
     }
 
     /// Whether nothing of an earlier step is in it: a connection that was closed keeps its port for a minute, and a socket
-    /// of whatever kind lives on where a process of another step was given it.
+    /// of whatever kind lives on where a process of another step was given it. And whether there is a way out still.
     pub fn is_clean(&self) -> bool {
+        let own = self.helper.as_ref().map_or(0, |(_, own)| *own);
         let Some([protocols, sockstat]) = self.sockets.as_deref() else { return false };
-        read(protocols).is_ok_and(|text| has_no_socket(&text))
+        !self.is_abandoned()
+            && read(protocols).is_ok_and(|text| has_no_socket(&text, own))
             && read(sockstat).is_ok_and(|text| has_no_waiting(&text))
     }
 }
@@ -69,9 +98,17 @@ fn read(file: &File) -> io::Result<String> {
 
 /// Reads `/proc/net/protocols`, which counts the sockets of every kind. (`sockstat` counts all at once, and some a while after
 /// they were closed.)
-fn has_no_socket(protocols: &str) -> bool {
-    let mut counts = protocols.lines().skip(1).map(|line| line.split_whitespace().nth(2)).peekable();
-    counts.peek().is_some() && counts.all(|count| count == Some("0"))
+/// Of netlink, `own` are not of a step.
+fn has_no_socket(protocols: &str, own: usize) -> bool {
+    let mut kinds = protocols.lines().skip(1).filter_map(|line| line.split_whitespace().next()).peekable();
+    kinds.peek().is_some()
+        && kinds.all(|kind| sockets_of(protocols, kind) == Some(if kind == NETLINK { own } else { 0 }))
+}
+
+/// How many there are of a kind.
+fn sockets_of(protocols: &str, kind: &str) -> Option<usize> {
+    let mut lines = protocols.lines().map(str::split_whitespace);
+    lines.find_map(|mut words| (words.next() == Some(kind)).then(|| words.nth(1)?.parse().ok()).flatten())
 }
 
 /// Reads `/proc/net/sockstat`, of which one line counts the connections that wait for their end.
@@ -111,7 +148,10 @@ impl Uplink<'_> {
         let mut changes = Changes::default();
         changes.forward(there, true).strict(there).up(there);
         for ipv6 in families() {
-            changes.address(there, Prefix::host(self.range.gateway(ipv6)));
+            // With the length of the range, so that a name server on the host which answers only whoever is near (dnsmasq
+            // with `local-service`) takes steps for that.
+            let gateway = Prefix { address: self.range.gateway(ipv6), ..self.range.prefix(ipv6) };
+            changes.address_without_route(there, gateway);
             changes.peer_route(there, Prefix::host(self.range.step(number, ipv6).address));
         }
         changes.make(self.socket).map_err(failed("configuring the host's end"))?;
@@ -158,7 +198,14 @@ mod tests {
             ("", false),
         ];
         for (text, expected) in table {
-            assert_eq!(has_no_socket(&format!("{head}{text}")), expected, "{text}");
+            assert_eq!(has_no_socket(&format!("{head}{text}"), 0), expected, "{text}");
+        }
+        let line =
+            |count| format!("{head}NETLINK   1096  {count}   -1   NI   0   no   kernel\nTCP  2432  0   1\n");
+        for (own, count, expected) in
+            [(0, 0, true), (1, 1, true), (1, 2, false), (1, 0, false), (0, 1, false)]
+        {
+            assert_eq!(has_no_socket(&line(count), own), expected, "{own} {count}");
         }
     }
 

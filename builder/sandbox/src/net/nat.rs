@@ -1,7 +1,5 @@
 //! Steps behind the host's address: namespaces whose traffic the host forwards and translates.
 
-use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::fstat;
@@ -9,21 +7,21 @@ use rustix::io::Errno;
 use rustix::net::netlink::NETFILTER;
 
 use super::PREFIX;
-use super::Unavailable;
 use super::firewall;
 use super::forwarding::Forwarding;
+use super::host::Host;
 use super::namespace::{Failed, Namespace, Uplink, failed};
 use super::netlink::Socket;
 use super::nft::{self, Table};
-use super::range::{Prefix, Range};
-use super::route::{Changes, Link, Route, addresses, forwards_all, links, routes};
-use crate::sys;
+use super::range::Range;
+use super::refusal::Refusal;
+use super::route::{Changes, Link, Route, forwards_all};
+use super::way::Surroundings;
 
 /// The host's side, made once for a build. Dropped, it is as if it had never been.
 #[derive(Debug)]
 pub(crate) struct Nat {
-    socket: Socket,
-    host: OwnedFd,
+    pub host: Host,
     /// In the names of the host's ends, so that they differ from those of other builds.
     tag: String,
     range: Range,
@@ -40,51 +38,47 @@ impl Nat {
     ///
     /// # Errors
     /// Why it cannot be done, or would be of no use.
-    pub fn set_up(folder: &Path) -> Result<Nat, Unavailable> {
-        let socket = Socket::open(None).map_err(failed("socket(AF_NETLINK)"))?;
-        let host = sys::network_of(socket.as_fd()).map_err(failed("ioctl(SIOCGSKNS)"))?;
-        let links = links(&socket).map_err(failed("listing the interfaces"))?;
-        let routes = routes(&socket).map_err(failed("listing the routes"))?;
-        let addresses = addresses(&socket).map_err(failed("listing the addresses"))?;
-        remove_left(&socket, &links).map_err(failed("asking nf_tables"))?;
-        if let Some(chain) = firewall::obstacle().map_err(failed("asking nf_tables"))? {
-            return Err(Unavailable::Firewall { chain });
+    pub fn set_up(folder: &Path) -> Result<Nat, Refusal> {
+        let host = Host::look()?;
+        remove_left(&host.socket, &host.links).map_err(failed("asking nf_tables"))?;
+        if let Some(obstacle) = firewall::obstacle(false).map_err(failed("asking nf_tables"))? {
+            return Err(obstacle);
         }
         let pid = std::process::id();
-        let taken = taken(&routes, &addresses);
-        let range = Range::free(&taken, pid as u8).ok_or(Unavailable::NoAddresses)?;
-        let ipv6 = routes.iter().any(|route| leads_everywhere(route) && route.to.address.is_ipv6())
-            && forwards_all(&socket, true).map_err(failed("asking for the IPv6 settings"))?;
+        let range = host.free_range()?;
+        let ipv6 = host.leads_everywhere(true)
+            && forwards_all(&host.socket, true).map_err(failed("asking for the IPv6 settings"))?
+            && firewall::obstacle(true).map_err(failed("asking nf_tables"))?.is_none();
         // Another container's process may have this number, and the host's interfaces too.
         let is_used =
-            |tag: &String| links.iter().any(|link| link.name.starts_with(&format!("{PREFIX}{tag}-")));
+            |tag: &String| host.links.iter().any(|link| link.name.starts_with(&format!("{PREFIX}{tag}-")));
         let tags = (0..0x100_u32).map(|more| format!("{:x}", pid.wrapping_add(more << 24)));
-        let tag = tags.into_iter().find(|tag| !is_used(tag)).ok_or(Unavailable::NoAddresses)?;
-        let inode = fstat(&host).map_err(failed("fstat"))?.st_ino;
-        let mut forwarding = Forwarding::hold(&socket, inode, folder).map_err(|source| {
-            Unavailable::Forwarding { folder: folder.to_owned(), reason: source.to_string() }
+        let tag = tags.into_iter().find(|tag| !is_used(tag)).ok_or(Refusal::NoAddresses)?;
+        let inode = fstat(host.namespace()).map_err(failed("fstat"))?.st_ino;
+        let mut forwarding = Forwarding::hold(&host.socket, inode, folder).map_err(|source| {
+            Refusal::Forwarding { folder: folder.to_owned(), reason: source.to_string() }
         })?;
         match Table::make(&tag, range, ipv6, &forwarding.guarded) {
             Ok(table) => {
-                let mtu = mtu(&routes, &links);
-                Ok(Nat { socket, host, tag, range, mtu, ipv6, last: 0, forwarding, _table: table })
+                let mtu = mtu(&host.routes, &host.links);
+                Ok(Nat { host, tag, range, mtu, ipv6, last: 0, forwarding, _table: table })
             }
             Err(errno) => {
                 // The next build puts back what cannot be put back now.
-                let _released = forwarding.release(&socket);
+                let _released = forwarding.release(&host.socket);
                 Err(failed("making a table of nf_tables")(errno).into())
             }
         }
     }
 
     /// Makes one more namespace; this thread is in it then.
-    pub fn namespace(&mut self) -> Result<Namespace, Unavailable> {
+    pub fn namespace(&mut self) -> Result<Namespace, Refusal> {
         let mut found: Failed = failed("finding a free address")(Errno::ADDRINUSE);
         for _ in Range::STEPS {
             self.last = if Range::STEPS.contains(&(self.last.wrapping_add(1))) { self.last + 1 } else { 2 };
             let (namespace, inside) = Namespace::enter_new()?;
             let (range, mtu, ipv6) = (self.range, self.mtu, self.ipv6);
-            let uplink = Uplink { socket: &self.socket, host: self.host.as_fd(), range, mtu, ipv6 };
+            let uplink = Uplink { socket: &self.host.socket, host: self.host.namespace(), range, mtu, ipv6 };
             match uplink.connect(&inside, &format!("{PREFIX}{}-{}", self.tag, self.last), self.last) {
                 Ok(()) => return Ok(namespace),
                 // The one that had this address is not quite gone.
@@ -95,37 +89,25 @@ impl Nat {
         Err(found.into())
     }
 
-    /// The host's end, as steps see it.
-    pub fn gateway(&self) -> IpAddr {
-        self.range.gateway(false)
-    }
-
-    /// Whether steps reach the world by IPv6 as well.
-    pub fn has_ipv6(&self) -> bool {
-        self.ipv6
+    /// What all steps are told.
+    pub fn surroundings(&self) -> Surroundings {
+        Surroundings { host: self.range.gateway(false), has_ipv6: self.ipv6, name_server: None }
     }
 }
 
 impl Drop for Nat {
     fn drop(&mut self) {
         // The next build puts back what cannot be put back now.
-        let _released = self.forwarding.release(&self.socket);
+        let _released = self.forwarding.release(&self.host.socket);
     }
-}
-
-/// Prefixes that the host has a way to, other than to everywhere.
-fn taken(routes: &[Route], addresses: &[IpAddr]) -> Vec<Prefix> {
-    let routes = routes.iter().map(|route| route.to).filter(|prefix| prefix.bits > 0);
-    routes.chain(addresses.iter().map(|address| Prefix::host(*address))).collect()
-}
-
-fn leads_everywhere(route: &Route) -> bool {
-    route.to.bits == 0 && !route.is_local && route.by.is_some()
 }
 
 /// The least that the interfaces on the way out can take: then no packet has to be sent twice.
 fn mtu(routes: &[Route], links: &[Link]) -> u32 {
-    let out = routes.iter().filter(|route| leads_everywhere(route)).filter_map(|route| route.by);
+    let out = routes
+        .iter()
+        .filter(|route| [false, true].into_iter().any(|ipv6| route.leads_everywhere(ipv6)))
+        .filter_map(|route| route.by);
     let mtus = out.filter_map(|index| links.iter().find(|link| link.index == index)).map(|link| link.mtu);
     mtus.filter(|mtu| (1280..=1500).contains(mtu)).min().unwrap_or(1500)
 }
@@ -161,6 +143,7 @@ fn tag_of(link: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::range::Prefix;
     use super::*;
 
     #[test]

@@ -28,6 +28,9 @@ const FORWARDING: u16 = 1;
 const STRICT_SOURCE: u16 = 8;
 const MAIN_TABLE: u8 = 254;
 const LOCAL_TABLE: u32 = 255;
+/// `IFA_F_NODAD` and `IFA_F_NOPREFIXROUTE`.
+const NO_DUPLICATE_DETECTION: u32 = 2;
+const NO_PREFIX_ROUTE: u32 = 0x200;
 
 /// The index of `lo` in every network namespace.
 pub(crate) const LOOPBACK: u32 = 1;
@@ -50,6 +53,13 @@ pub(crate) struct Route {
     pub by: Option<u32>,
     /// Whether it is one of those that the kernel makes for the host's own addresses.
     pub is_local: bool,
+}
+
+impl Route {
+    /// Whether it is a way out to everywhere.
+    pub fn leads_everywhere(&self, ipv6: bool) -> bool {
+        self.to.bits == 0 && self.to.address.is_ipv6() == ipv6 && !self.is_local && self.by.is_some()
+    }
 }
 
 /// `struct ifinfomsg`.
@@ -219,11 +229,19 @@ impl Changes {
 
     /// An interface has an address, at once: nobody else can have it.
     pub fn address(&mut self, index: u32, address: Prefix) -> &mut Changes {
+        self.address_with(index, address, NO_DUPLICATE_DETECTION)
+    }
+
+    /// The same, without a route to the others of its prefix, to whom other interfaces lead.
+    pub fn address_without_route(&mut self, index: u32, address: Prefix) -> &mut Changes {
+        self.address_with(index, address, NO_DUPLICATE_DETECTION | NO_PREFIX_ROUTE)
+    }
+
+    fn address_with(&mut self, index: u32, address: Prefix, flags: u32) -> &mut Changes {
         let head = [&[family(address.address), address.bits, 0, 0], index.to_ne_bytes().as_slice()].concat();
         let value = bytes(address.address);
-        let no_duplicate_detection = 2;
         self.0.begin(NEW_ADDRESS, ACKNOWLEDGE | CREATE, &head);
-        self.0.put(2, &value).put(1, &value).number(8, no_duplicate_detection);
+        self.0.put(2, &value).put(1, &value).number(8, flags);
         self
     }
 
