@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""table.py DIR: docs/benchmarks.md, on standard output, of the newest numbers in DIR, which run.sh, growth.sh and ship.sh
+"""table.py DIR: docs/benchmarks.md, on standard output, of the newest numbers in DIR, which run.sh, growth.sh, ship.sh and modes.sh
 have measured. Of run.sh's it takes the two newest of this kind, to show whether they agree."""
 import json
 import sys
@@ -227,6 +227,34 @@ the blobs anew. In a cell as above: the median of the wall seconds, least and gr
         print(f"| {name} | {cells[0]} | {cells[1]} |")
 
 
+def modes(raw, document):
+    """Each mode beside root's; of `install` the number of packages is the document's."""
+    results, builders = document["results"], document["builders"]
+    what = {"steps": f"{document['steps']} RUN steps that do nothing much", "install": f"apt-get install of {document['packages']} packages",
+            "compile": f"gcc -O2 of {document['sources']} files"}
+    names = [name for name in what if any(row["workload"] == name for row in results)]
+    print(f"""
+## Modes
+
+Written by `tests/bench/modes.sh`; the raw data is in `docs/bench/{raw.name}`. What the modes are: [rootless.md](rootless.md).
+
+The same build in each mode of Kiln's, and by buildah started by a user with sub-ids; each begins with nothing known, but for the base
+image's layout. The packages were downloaded before. In a cell: the median of the wall seconds, how many times that of mode `root`, least and
+greatest; processor seconds, peak memory.
+
+{on(document)}
+""")
+    for version in sorted(set(builders.values())):
+        print(f"- {version}")
+    print(f"\n| | {' | '.join(what[name] for name in names)} |\n|---|{'---|' * len(names)}")
+    rows = {(name, builder): [row for row in results if (row["workload"], row["builder"]) == (name, builder)]
+            for name in names for builder in builders}
+    for builder in builders:
+        walls = [median(rows.get((name, "kiln root"), []), "wall_seconds") for name in names]
+        cells = [cell(rows[name, builder], wall if builder != "kiln root" else None) for name, wall in zip(names, walls)]
+        print(f"| {builder} | {' | '.join(cells)} |")
+
+
 def how():
     print("""
 ## Measuring it anew
@@ -236,6 +264,7 @@ def how():
     tests/bench/run.sh --runs 1 --only steps,mono
     tests/bench/growth.sh                  # how time and memory grow: half an hour
     tests/bench/ship.sh                    # pulls and pushes
+    tests/bench/modes.sh                   # what each mode costs, beside buildah as a user
     tests/bench/instructions.sh            # what CI compares; --renew writes what it compares with
 
 Each writes its numbers to `docs/bench/` and this page of the newest of them; `OUT=DIR` puts both elsewhere. Nothing else may
@@ -276,6 +305,9 @@ def main():
     shipped = newest(folder, "*-cores-ship.json")
     if shipped:
         ship(*shipped)
+    measured_modes = newest(folder, "*-cores-modes.json")
+    if measured_modes:
+        modes(*measured_modes)
     counts = Path(__file__).resolve().with_name("instructions.json")
     if counts.exists():
         instructions(json.loads(counts.read_text()))

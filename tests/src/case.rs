@@ -15,6 +15,8 @@
 //! stderr_has = ["Dockerfile:2"]
 //! stderr_lacks = ["panicked"]
 //! without_capabilities = ["dac_override"]
+//! modes = ["chroot"]              # modes in which it is run too (kiln_tests::mode)
+//! not_in = { subids = "why" }     # modes in which it cannot be, and why: docs/rootless.md has it
 //! requests = ["GET /a 200"]       # what the server was asked, in this order
 //! ran = ["RUN a"]                 # what ran and was not cached, by a part of its name; no other instruction did
 //! digest = "same"                 # or "new": beside the build before
@@ -32,12 +34,14 @@
 use std::collections::BTreeMap;
 use std::fs::{self, FileTimes, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
+
+use crate::mode::TestMode;
 
 /// What `case.toml` says.
 #[derive(Debug, Default, Deserialize)]
@@ -52,6 +56,12 @@ pub struct Case {
     /// Capabilities that the program is started without.
     #[serde(default)]
     pub without_capabilities: Vec<String>,
+    /// Modes in which it is run too.
+    #[serde(default)]
+    pub modes: Vec<TestMode>,
+    /// Modes in which it cannot be, and why.
+    #[serde(default)]
+    pub not_in: BTreeMap<TestMode, String>,
     /// The first build.
     #[serde(flatten)]
     pub first: Expected,
@@ -151,7 +161,7 @@ impl Case {
             Some(key) => Err(format!("no key `{key}` is known here")),
             None => Ok(()),
         };
-        known(&table, &["needs", "setup", "serve", "without_capabilities", "then"])?;
+        known(&table, &["needs", "setup", "serve", "without_capabilities", "modes", "not_in", "then"])?;
         for then in table.get("then").and_then(toml::Value::as_array).into_iter().flatten() {
             known(
                 then.as_table().ok_or("`then` is a list of tables")?,
@@ -239,11 +249,17 @@ pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
 /// # Errors
 /// What the shell said.
 pub fn set_up(script: &str, copy: &Path) -> Result<(), String> {
-    let run = Command::new("sh")
-        .args(["-ec", script])
-        .current_dir(copy)
-        .output()
-        .map_err(|error| error.to_string())?;
+    // Git minds whose a repository is, and the copy may be another user's by now.
+    let owner = fs::metadata(copy).map_err(|error| error.to_string())?.uid().to_string();
+    let mut command = match owner.as_str() {
+        "0" => Command::new("sh"),
+        _ => {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", &owner, "--regid", &owner, "--clear-groups", "sh"]);
+            command
+        }
+    };
+    let run = command.args(["-ec", script]).current_dir(copy).output().map_err(|error| error.to_string())?;
     if run.status.success() {
         return Ok(());
     }

@@ -8,7 +8,7 @@
 //! `crash` (killed, interrupted, out of space), `remote` (the same of downloads), `platform` (steps for other machines),
 //! `ship` (images to registries and archives and back), `registries` (logins, certificates and settings of registries), `broken_wire` (the same over wires that break), `index` (indexes, copies between registries, referrers, artifacts), `hostile_registry`,
 //! `hostile_layers` and `hostile_redirects` (from those who mean harm), `peers` (with other tools at the other end),
-//! `secrets` (what is left of them, which is nothing), `pins` (base images by tags), `rollback` (names and their past), `walk` (what of a context is looked at) and `imports` (the shape of the house).
+//! `secrets` (what is left of them, which is nothing), `pins` (base images by tags), `rollback` (names and their past), `rootless` (Kiln started by a user), `walk` (what of a context is looked at) and `imports` (the shape of the house).
 
 pub mod asked;
 pub mod case;
@@ -17,6 +17,7 @@ pub mod hostile;
 pub mod image;
 mod listener;
 pub mod machine;
+pub mod mode;
 pub mod needle;
 pub mod program;
 pub mod registry;

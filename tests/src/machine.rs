@@ -23,15 +23,27 @@ pub fn cannot<'a>(test: &str, needs: impl IntoIterator<Item = &'a str>) -> bool 
 
 /// Why the machine lacks `need`, or none where it has it.
 ///
-/// Needs: `root`, `busybox` (the base image of the fixtures), `program:NAME`, a program on the `PATH`, `cgroup:CONTROLLER`, and
-/// `refuses:ARCHITECTURE`, that programs of it are not run.
+/// Needs: `root`, `busybox` (the base image of the fixtures), `program:NAME`, a program on the `PATH`, `file:PATH`, `cgroup:CONTROLLER`, and
+/// `tun`, the device for tunnels, `pasta`, the program where it is not too old, and `refuses:ARCHITECTURE`, that programs of it are not run.
 pub fn lacks(need: &str) -> Option<String> {
     match need {
         "root" => (!rustix::process::geteuid().is_root()).then(|| "not started as root".to_owned()),
         "busybox" => base_layout().err(),
+        "tun" => {
+            let opened = std::fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun");
+            opened.err().map(|error| format!("/dev/net/tun: {error}"))
+        }
+        "pasta" => {
+            let help = std::process::Command::new("pasta").arg("--help").output();
+            let knows = |text: &[u8]| String::from_utf8_lossy(text).contains("--map-host-loopback");
+            let is_new = help.is_ok_and(|help| knows(&help.stdout) || knows(&help.stderr));
+            (!is_new).then(|| "no pasta (of August 2024 or later) on the PATH".to_owned())
+        }
         _ => match need.split_once(':') {
             Some(("cgroup", controller)) => no_groups(controller),
             Some(("program", name)) if on_path(name) => None,
+            Some(("file", path)) if Path::new(path).is_file() => None,
+            Some(("file", path)) => Some(format!("no {path}")),
             Some(("program", name)) => Some(format!("no {name} on the PATH")),
             Some(("refuses", architecture)) => {
                 emulator::runs(architecture).then(|| format!("this machine runs programs for {architecture}"))

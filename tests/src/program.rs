@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 
 use serde::Deserialize;
 
+use crate::mode::TestMode;
+
 /// The path of the `kiln` that is tested: `KILN_BIN` where set, otherwise what `cargo build -p kiln` makes now, in the
 /// profile of the running test.
 ///
@@ -23,6 +25,13 @@ pub fn program() -> &'static Path {
 /// logins, no engine of Docker's.
 pub fn kiln() -> Command {
     let mut command = Command::new(program());
+    quiet(&mut command);
+    command
+}
+
+/// As [`kiln`], started in a mode, on a machine that a script has changed: [`TestMode::command_on`].
+pub fn kiln_in(mode: TestMode, change: &str) -> Command {
+    let mut command = mode.command_on(program(), change);
     quiet(&mut command);
     command
 }
@@ -157,6 +166,8 @@ pub struct Build {
     pub without_capabilities: Vec<String>,
     /// Variables that the program is given.
     pub env: BTreeMap<String, String>,
+    /// As whom it is started.
+    pub mode: TestMode,
 }
 
 impl Build {
@@ -169,6 +180,7 @@ impl Build {
             arguments: Vec::new(),
             without_capabilities: Vec::new(),
             env: BTreeMap::new(),
+            mode: TestMode::Root,
         }
     }
 
@@ -192,7 +204,9 @@ impl Build {
     /// The command line, with nothing of this process's environment that changes what a build does or says.
     pub fn command(&self) -> Command {
         let mut command = if self.without_capabilities.is_empty() {
-            kiln()
+            let mut command = self.mode.command(program());
+            quiet(&mut command);
+            command
         } else {
             let dropped =
                 self.without_capabilities.iter().map(|name| format!("-{name}")).collect::<Vec<_>>().join(",");

@@ -7,6 +7,8 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::machine;
 use crate::program::{program, run, said};
@@ -61,6 +63,36 @@ s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
 s.send(struct.pack("=IHHII4s", 20, 0x0a01, 0x301, 1, 0, b"\1\0\0\0"))
 print(s.recv(65536))
 "#;
+
+/// An empty folder.
+///
+/// # Panics
+/// When there is no place for it.
+pub fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("kiln-network-").tempdir().expect("a temporary folder")
+}
+
+/// A command that asks the internet's server who asks.
+pub fn ask() -> String {
+    format!("echo hello | nc -w 5 {INTERNET} 8000")
+}
+
+/// The lines that steps wrote, without the step's number and the time.
+pub fn lines(said: &str) -> Vec<&str> {
+    said.lines().filter_map(|line| line.strip_prefix('#')?.splitn(3, ' ').nth(2)).collect()
+}
+
+/// Waits until something is so.
+///
+/// # Panics
+/// When it is not for a long time.
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
 
 /// The two namespaces. They go with this.
 #[derive(Debug)]
@@ -124,6 +156,12 @@ impl World {
     pub fn server(&self, python: &str) -> Server {
         let python = format!("{python}\nprint('ready', flush=True)\nimport sys\nsys.stdin.read()");
         Server(ready(self.command("python3").args(["-c", &python])))
+    }
+
+    /// From here on the program `pasta` is not installed there.
+    pub fn hide_pasta(&self) {
+        self.sh(": > /run/no-program; for folder in $(echo $PATH | tr : ' '); do \
+             place=$(readlink -e $folder/pasta) || continue; mount --bind /run/no-program $place; done");
     }
 
     /// The tables of nf_tables on the host, as the kernel says them.

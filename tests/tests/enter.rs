@@ -34,7 +34,7 @@ RUN --mount=type=cache,target=/cache echo one >> /cache/log; cp a.txt b.txt
 ARG RIGHT=no
 RUN --mount=type=cache,target=/cache --mount=type=bind,source=a.txt,target=/ctx/a.txt --mount=type=tmpfs,target=/tmp/t \\
     --mount=type=secret,id=token \\
-    echo left > left.txt; echo two >> /cache/log; echo ran; test $RIGHT = yes
+    echo left > left.txt; echo two >> /cache/log; echo ran; test $RIGHT = yes || exit 1
 FROM busybox
 COPY --from=build /src/left.txt /
 RUN cat /left.txt > /right.txt
@@ -202,12 +202,14 @@ fn a_failed_step_is_entered_as_it_was_left() {
     person.sees("error[run-failed]");
     person.sees("exited with 1");
     person.sees("in the step as it failed");
+    person.sees("(eval \"$KILN_COMMAND\")");
     person.line("cat left.txt b.txt; echo $GREETING", "left\r\ntext\r\nhello");
     person.line(
         "cat /cache/log /run/secrets/token; ls /ctx; stat -f -c %T /tmp/t",
         "one\r\ntwo\r\ns3cr3t\r\na.txt\r\ntmpfs",
     );
-    person.line("eval \"$KILN_COMMAND\"; echo again $?", "ran\r\nagain 1");
+    // Also a command that says `exit`, or `set -e`, leaves the shell.
+    person.line("(eval \"$KILN_COMMAND\"); echo again $?", "ran\r\nagain 1");
     // Keys are the shell's business, and a window is as large as the terminal.
     person.line("tty; stty size", "/dev/pts/0\r\n24 200");
     resize(&person.master, 50, 132);
@@ -346,6 +348,12 @@ fn the_steps_of_the_last_build_are_listed_and_opened() {
     let failing = number(&list, "RUN --mount=type=cache,target=/cache --mount");
     assert!(said(&failed).contains(&format!("\n#{failing} [build 5/5] RUN --mount")), "{}", said(&failed));
     assert!(list.contains("Dockerfile:7 ") && list.contains(" failed ") && list.contains(" ran "), "{list}");
+    // Of what ran as a process, also the processor time.
+    let times = |part: &str| {
+        let line = list.lines().find(|line| line.contains(part)).expect("it is listed");
+        line.split('[').next().expect("the name begins so").matches(" ms ").count()
+    };
+    assert_eq!((times("echo one >>"), times("COPY a.txt")), (2, 1), "{list}");
 
     // The step that failed: before it, with its mounts, and nothing stays.
     let look = "pwd; ls; cat /cache/log; ls /ctx; echo $GREETING; echo more >> /cache/log";
@@ -528,6 +536,28 @@ fn a_build_answered_from_memory_writes_nothing_and_what_is_written_holds_no_secr
     assert!(place.shell_list("").contains("RUN test"));
     let grep = Command::new("grep").args(["-rl", "pa55word"]).arg(&built).output().expect("it is there");
     assert_eq!(String::from_utf8_lossy(&grep.stdout), "");
+}
+
+#[test]
+fn the_only_stage_has_a_name_and_what_is_entered_has_limits() {
+    if cannot("the_only_stage_has_a_name_and_what_is_entered_has_limits") {
+        return;
+    }
+    let place = Place::new("FROM busybox\nRUN --mount=type=ssh true\n");
+    let build = "build -q --build-context BASE --ulimit nofile=50 --shm-size 1m -t app PLACE/context";
+    assert!(place.kiln(build).status.success());
+    let look = "set -- $(df -k /dev/shm | tail -n 1); echo ${SSH_AUTH_SOCK-none} $(ulimit -n) $2";
+    for (words, seen) in [
+        ("shell stage-0:2", "none 50 1024\n"),
+        ("shell --ulimit nofile=60 --shm-size 2m STAGE-0:2", "none 60 2048\n"),
+        ("shell --after --ulimit nofile=60 Dockerfile:1", "none 60 1024\n"),
+        ("shell --ulimit nofile=70 --shm-size 3m app", "none 70 3072\n"),
+        ("run --ulimit nofile=70 --shm-size 3m app", "none 70 3072\n"),
+    ] {
+        assert_eq!(place.shell(words, look), seen, "{words}");
+    }
+    let refused = place.kiln("shell --ulimit nofile=2:1 stage-0:2 true");
+    assert!(said(&refused).contains("the soft limit is above the hard one"), "{}", said(&refused));
 }
 
 #[test]

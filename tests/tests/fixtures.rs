@@ -7,9 +7,9 @@
 //! `twice/area/case` builds the case two times, in two folders, state folders, time zones and umasks, with one and
 //! with many threads: the two images have one digest.
 //!
-//! With `KILN_BIN` the cases run another build of the program.
+//! With `KILN_BIN` the cases run another build of the program, with `KILN_TEST_MODE` as another user: see `kiln_tests::mode`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,6 +18,7 @@ use kiln_tests::asked;
 use kiln_tests::case::{self, Case, Expected, Standing};
 use kiln_tests::image::Image;
 use kiln_tests::machine;
+use kiln_tests::mode::{self, TestMode};
 use kiln_tests::program::{Build, Run};
 use kiln_tests::server::Server;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -25,25 +26,49 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 fn main() {
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
+    let mode = TestMode::of_environment();
     for (name, folder) in cases() {
-        // A case of several builds is about the cache, and may ask the clock to show which steps ran.
-        if Case::read(&folder)
-            .is_ok_and(|case| case.first.exit == 0 && case.then.is_empty() && !calls(&case.first))
-        {
-            trials.push(trial(format!("twice/{name}"), folder.clone(), check_twice));
+        // A case that cannot be read says so under its own name.
+        let case = Case::read(&folder).unwrap_or_default();
+        // What is expected is written by root's alone.
+        let is_blessed = std::env::var_os("BLESS").is_some();
+        for other in others(&name, &case).into_iter().filter(|other| *other != mode && !is_blessed) {
+            trials.push(trial(format!("{}/{name}", other.name()), folder.clone(), other, check));
         }
-        trials.push(trial(name, folder, check));
+        if case.not_in.contains_key(&mode) {
+            continue;
+        }
+        // A case of several builds is about the cache, and may ask the clock to show which steps ran.
+        if case.first.exit == 0 && case.then.is_empty() && !calls(&case.first) {
+            trials.push(trial(format!("twice/{name}"), folder.clone(), mode, check_twice));
+        }
+        trials.push(trial(name, folder, mode, check));
     }
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-fn trial(name: String, folder: PathBuf, check: fn(&Path) -> Result<(), Failed>) -> Trial {
-    Trial::ignorable_test(name.clone(), move || match first_lack(&folder)? {
+/// The modes in which a case is run beside being run as root.
+fn others(name: &str, case: &Case) -> BTreeSet<TestMode> {
+    let is_of_users = mode::OF_USERS.iter().any(|area| name.split('/').next() == Some(area));
+    let of_users = [TestMode::Subids, TestMode::Single].into_iter().filter(|_| is_of_users);
+    let mut modes: BTreeSet<TestMode> = case.modes.iter().copied().chain(of_users).collect();
+    // What is said of a root without some capabilities is not said of a user.
+    modes.retain(|mode| !case.not_in.contains_key(mode) && case.without_capabilities.is_empty());
+    modes
+}
+
+fn trial(
+    name: String,
+    folder: PathBuf,
+    mode: TestMode,
+    check: fn(&Path, TestMode) -> Result<(), Failed>,
+) -> Trial {
+    Trial::ignorable_test(name.clone(), move || match first_lack(&folder, mode)? {
         Some(reason) => {
             machine::skip(&name, &reason);
             Ok(Completion::ignored_with(reason))
         }
-        None => check(&folder).map(|()| Completion::Completed),
+        None => check(&folder, mode).map(|()| Completion::Completed),
     })
 }
 
@@ -62,12 +87,17 @@ fn cases() -> Vec<(String, PathBuf)> {
     cases.map(|path| (name(&path), path)).collect()
 }
 
-fn first_lack(folder: &Path) -> Result<Option<String>, Failed> {
-    Ok(Case::read(folder)?.needs.iter().find_map(|need| machine::lacks(need)))
+fn first_lack(folder: &Path, mode: TestMode) -> Result<Option<String>, Failed> {
+    let case = Case::read(folder)?;
+    if mode != TestMode::Root && !case.without_capabilities.is_empty() {
+        return Ok(Some("it is about a root without all capabilities".to_owned()));
+    }
+    let of_case = || case.needs.iter().find_map(|need| machine::lacks(need));
+    Ok(mode.lacks().or_else(of_case))
 }
 
 /// Builds a case two times in different surroundings; the images must have one digest.
-fn check_twice(folder: &Path) -> Result<(), Failed> {
+fn check_twice(folder: &Path, mode: TestMode) -> Result<(), Failed> {
     let case = Case::read(folder)?;
     let mut digests = Vec::new();
     for (zone, mask, cores) in [("UTC", "022", "0"), ("Pacific/Chatham", "077", "0-1")] {
@@ -79,7 +109,8 @@ fn check_twice(folder: &Path) -> Result<(), Failed> {
         }
         let server = serve(&case, &copy)?;
         let arguments = case.first.args.as_deref().unwrap_or_default();
-        let build = prepare(&case, arguments, &Given::of(&case.first), server.as_ref(), scratch.path())?;
+        let build =
+            prepare(&case, mode, arguments, &Given::of(&case.first), server.as_ref(), scratch.path())?;
         let kiln = build.command();
         let mut surrounded = Command::new("sh");
         surrounded.args(["-c", "umask $0; c=$1; shift; exec taskset -c \"$c\" \"$@\"", mask, cores]);
@@ -143,7 +174,7 @@ fn calls(build: &Expected) -> bool {
 }
 
 /// Runs the builds of a case one after the other, then compares what came out with `expect/`.
-fn check(folder: &Path) -> Result<(), Failed> {
+fn check(folder: &Path, mode: TestMode) -> Result<(), Failed> {
     let case = Case::read(folder)?;
     let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
     let copy = scratch.path().join("case");
@@ -159,11 +190,12 @@ fn check(folder: &Path) -> Result<(), Failed> {
         compare(folder, "graph.txt", &graph)?;
     }
     let mut observed = Observed { server: serve(&case, &copy)?, ..Observed::default() };
-    build(&case, case.first.args.as_deref().unwrap_or_default(), &case.first, scratch.path(), &mut observed)?;
+    let arguments = case.first.args.as_deref().unwrap_or_default();
+    build(&case, mode, arguments, &case.first, scratch.path(), &mut observed)?;
     for (number, then) in case.then.iter().enumerate() {
         then.edit(&copy).map_err(|error| format!("edits of build {}: {error}", number + 2))?;
         let arguments = then.expected.args.as_deref().or(case.first.args.as_deref()).unwrap_or_default();
-        build(&case, arguments, &then.expected, scratch.path(), &mut observed)
+        build(&case, mode, arguments, &then.expected, scratch.path(), &mut observed)
             .map_err(|failed| format!("build {}: {}", number + 2, failed.message().unwrap_or_default()))?;
     }
     let base_layers = usize::from(has_base);
@@ -193,6 +225,7 @@ fn serve(case: &Case, copy: &Path) -> Result<Option<Server>, Failed> {
 /// The build of a case's copy in `scratch`, with its output beside the copy.
 fn prepare(
     case: &Case,
+    mode: TestMode,
     arguments: &[String],
     given: &Given,
     server: Option<&Server>,
@@ -202,6 +235,7 @@ fn prepare(
     let keys = given.output.as_deref().unwrap_or_default();
     let mut build = Build::new(&scratch.join("root"), &copy.join("context"))
         .to_archive_with(&scratch.join("image.tar"), keys);
+    build.mode = mode;
     build.without_capabilities.clone_from(&case.without_capabilities);
     build.env.clone_from(&given.env);
     build.stdin = given.stdin.as_ref().map(|file| copy.join(file));
@@ -223,11 +257,13 @@ fn prepare(
     for argument in arguments {
         build = build.argument(filled(argument));
     }
+    mode.own(scratch)?;
     Ok(build)
 }
 
 fn build(
     case: &Case,
+    mode: TestMode,
     arguments: &[String],
     expected: &Expected,
     scratch: &Path,
@@ -235,7 +271,7 @@ fn build(
 ) -> Result<(), Failed> {
     let (root, copy, archive) = (scratch.join("root"), scratch.join("case"), scratch.join("image.tar"));
     observed.given.take(expected);
-    let run = prepare(case, arguments, &observed.given, observed.server.as_ref(), scratch)?.run();
+    let run = prepare(case, mode, arguments, &observed.given, observed.server.as_ref(), scratch)?.run();
     let mut stderr = run
         .stderr
         .replace(&copy.display().to_string(), "{case}")

@@ -267,6 +267,8 @@ fn the_books_say_what_the_disk_holds_and_prune_brings_it_down() {
         .filter(|entry| entry["Description"].as_str().is_some_and(|d| d.contains("yes kiln")))
         .collect();
     assert_eq!(large.len(), 1, "a layer of two images and more records is one entry: {usage:#?}");
+    assert!(large[0]["UserMicroseconds"].is_u64() && large[0]["SystemMicroseconds"].is_u64(), "{large:?}");
+    assert!(place.done("du --verbose").0.contains("\nProcessor time: "));
     let types: Vec<&str> = usage.iter().filter_map(|entry| entry["Type"].as_str()).collect();
     for kind in ["regular", "image", "exec.cachemount", "source.local", "internal"] {
         assert!(types.contains(&kind), "{kind}: {types:?}");

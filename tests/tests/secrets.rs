@@ -158,21 +158,42 @@ impl Drop for Going {
     }
 }
 
+/// A mapping that a process may write to.
+struct Region {
+    /// Its first line in `smaps`.
+    name: String,
+    /// Whether it is never swapped, in no core dump and in no forked process.
+    is_kept: bool,
+    bytes: Vec<u8>,
+}
+
 /// All that a process may write to.
-fn memory(process: &Path) -> Vec<u8> {
-    let maps = fs::read_to_string(process.join("maps")).expect("it runs");
+fn regions(process: &Path) -> Vec<Region> {
+    let maps = fs::read_to_string(process.join("smaps")).expect("it runs");
     let file = fs::File::open(process.join("mem")).expect("root may read it");
-    let mut all = Vec::new();
-    for line in maps.lines().filter(|line| line.contains(" rw")) {
-        let (from, to) = line.split(' ').next().and_then(|range| range.split_once('-')).expect("a range");
-        let number = |text| u64::from_str_radix(text, 16).expect("hexadecimal");
-        let mut region = vec![0; (number(to) - number(from)) as usize];
-        if file.read_exact_at(&mut region, number(from)).is_ok() {
-            all.extend(region);
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    let mut all: Vec<Region> = Vec::new();
+    let mut is_written = false;
+    for line in maps.lines() {
+        let range = line.split(' ').next().and_then(|word| word.split_once('-'));
+        if let Some((from, to)) = range.and_then(|(from, to)| number(from).zip(number(to))) {
+            is_written = line.contains(" rw");
+            let mut bytes = vec![0; if is_written { (to - from) as usize } else { 0 }];
+            is_written = is_written && file.read_exact_at(&mut bytes, from).is_ok();
+            if is_written {
+                all.push(Region { name: line.to_owned(), is_kept: false, bytes });
+            }
+        } else if let (true, Some(flags)) = (is_written, line.strip_prefix("VmFlags:")) {
+            let has = |wanted: &str| flags.split_whitespace().any(|flag| flag == wanted);
+            all.last_mut().expect("its range came before").is_kept = has("lo") && has("dd") && has("dc");
         }
     }
     assert!(!all.is_empty(), "{maps}");
     all
+}
+
+fn memory(process: &Path) -> Vec<u8> {
+    regions(process).into_iter().flat_map(|region| region.bytes).collect()
 }
 
 #[test]
@@ -322,6 +343,17 @@ fn nothing_but_the_step_has_them_while_it_runs() {
         if name == "kiln-zygote" {
             absent("the memory of what clones steps", memory(process));
         }
+    }
+    // What runs the build holds each in one place, in whatever form; and the variable where whoever started it put it.
+    for (at, secret) in [FILE, VARIABLE].into_iter().enumerate() {
+        let holds =
+            |region: &Region| region.bytes.windows(secret.len()).any(|found| found == secret.as_bytes());
+        let mut holding = regions(&kiln);
+        holding.retain(holds);
+        holding.retain(|region| !region.name.ends_with("[stack]"));
+        let places: Vec<(&str, bool)> =
+            holding.iter().map(|region| (region.name.as_str(), region.is_kept)).collect();
+        assert!(matches!(places[..], [(_, true)]), "secret {at}: {places:?}");
     }
     going.wait_for(&mut lines, "in the last step");
     let started = Instant::now();

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use sandbox::Wish;
 
 mod copy;
 mod house;
 mod index;
+mod info;
 mod resources;
 mod rollback;
 mod shell;
@@ -14,20 +16,56 @@ mod shell;
 pub use copy::{Artifact, ArtifactCommand, ArtifactFetch, Copy, Referrers};
 pub use house::{Du, Prune};
 pub use index::{Index, IndexCommand, IndexCreate, IndexInspect};
-pub use resources::Resources;
+pub use info::Info;
+pub use resources::{ProcessLimits, Resources};
 pub use rollback::Rollback;
 pub use shell::Shell;
 
 /// Builds container images: Dockerfile in, layered OCI image out. No daemon.
 #[derive(Debug, Parser)]
 #[command(name = "kiln", version, max_term_width = 100, disable_help_subcommand = true)]
-pub struct Arguments {
+pub struct Arguments<C: Subcommand = Command> {
     /// State folder [default: /var/lib/kiln as root, else $XDG_DATA_HOME/kiln]
     #[arg(long, global = true, value_name = "DIR", env = "KILN_ROOT")]
     pub root: Option<PathBuf>,
+    /// How steps are kept apart: auto, root, subids, single or chroot; with ,copy copies instead of overlayfs
+    #[arg(
+        long,
+        global = true,
+        value_name = "MODE[,copy]",
+        env = "KILN_SANDBOX",
+        default_value = "auto",
+        hide_default_value = true
+    )]
+    pub sandbox: Wish,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: C,
+}
+
+impl Arguments {
+    /// Reads the command line. Where that is wrong, or asks for help, it is said, and this process ends: with 2, or 0 after help.
+    pub fn read() -> Arguments {
+        if !std::env::args_os().any(|word| word == "build" || word == "b") {
+            return Arguments::parse();
+        }
+        // To describe all commands to the parser takes a fifth of a build in which nothing has changed.
+        match Arguments::<Often>::try_parse() {
+            Ok(Arguments { root, sandbox, command: Often::Build(build) }) => {
+                Arguments { root, sandbox, command: Command::Build(build) }
+            }
+            // Such a parser knows too little to say what is wrong, or what there is.
+            Err(_) => Arguments::parse(),
+        }
+    }
+}
+
+/// What to do, most of the time.
+#[derive(Debug, Subcommand)]
+pub enum Often {
+    /// As [`Command::Build`].
+    #[command(visible_alias = "b")]
+    Build(Box<Build>),
 }
 
 /// What to do.
@@ -39,6 +77,20 @@ pub enum Command {
     /// Anything else.
     #[command(flatten)]
     Other(Other),
+    /// What needs no state folder.
+    #[command(flatten)]
+    Alone(Alone),
+}
+
+/// What needs no state folder.
+#[derive(Debug, Subcommand)]
+pub enum Alone {
+    /// Log in to a registry
+    Login(Login),
+    /// Forget a login
+    Logout(Logout),
+    /// Show what this machine offers Kiln, and how it would build here
+    Info(Info),
 }
 
 /// What to do with what was built, or with what others have built.
@@ -61,10 +113,6 @@ pub enum Other {
     Save(Save),
     /// Take the images of an archive into the local store
     Load(Load),
-    /// Log in to a registry
-    Login(Login),
-    /// Forget a login
-    Logout(Logout),
     /// Fetch images from their registries
     Pull(Pull),
     /// Send an image to registries, or to the Docker Engine
@@ -87,6 +135,33 @@ pub enum Other {
     Prune(Prune),
     /// Point a name back to an image that it had
     Rollback(Rollback),
+}
+
+impl Other {
+    /// Whether it reads or writes layers, and not only documents: those may have other owners than this user.
+    pub fn needs_layers(&self) -> bool {
+        match self {
+            Other::Run(_)
+            | Other::Shell(_)
+            | Other::Save(_)
+            | Other::Load(_)
+            | Other::Pull(_)
+            | Other::Push(_)
+            | Other::Rmi(_)
+            | Other::Du(_)
+            | Other::Prune(_) => true,
+            Other::Images(_)
+            | Other::Inspect(_)
+            | Other::History(_)
+            | Other::Tag(_)
+            | Other::Tags(_)
+            | Other::Copy(_)
+            | Other::Index(_)
+            | Other::Referrers(_)
+            | Other::Artifact(_)
+            | Other::Rollback(_) => false,
+        }
+    }
 }
 
 /// `kiln build`.
@@ -170,12 +245,8 @@ pub struct Build {
     /// Add a line to /etc/hosts of RUN steps
     #[arg(long = "add-host", value_name = "HOST:IP")]
     pub add_hosts: Vec<String>,
-    /// Size of /dev/shm in RUN steps, for instance 128m
-    #[arg(long, value_name = "SIZE")]
-    pub shm_size: Option<String>,
-    /// Resource limit of RUN steps, for instance nofile=1024:2048
-    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
-    pub ulimits: Vec<String>,
+    #[command(flatten)]
+    pub limits: ProcessLimits,
     /// Allow what RUN steps ask for: network.host, security.insecure
     #[arg(long = "allow", value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub allow: Vec<String>,
@@ -273,6 +344,8 @@ pub struct Run {
     pub entrypoint: Option<String>,
     #[command(flatten)]
     pub resources: Resources,
+    #[command(flatten)]
+    pub limits: ProcessLimits,
     /// Host name seen inside
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,
@@ -429,4 +502,42 @@ pub struct Rmi {
     /// Accepted for docker's sake
     #[arg(short = 'f', long)]
     pub force: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn both_parsers_read_a_build_the_same() {
+        for line in [
+            "kiln build .",
+            "kiln b -t a --target=b -",
+            "kiln --root /r build --root /s -f x --build-arg A=1 build",
+        ] {
+            let words = || line.split(' ');
+            let Often::Build(often) = Arguments::<Often>::try_parse_from(words()).expect(line).command;
+            match Arguments::<Command>::try_parse_from(words()).expect(line).command {
+                Command::Build(build) => assert_eq!(format!("{often:?}"), format!("{build:?}"), "{line}"),
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+        for line in [
+            "kiln images",
+            "kiln --root build images",
+            "kiln run build",
+            "kiln build --no-such-flag .",
+            "kiln build --help",
+        ] {
+            assert!(Arguments::<Often>::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+        let names = |command: clap::Command| -> Vec<String> {
+            let build = command.find_subcommand("build").expect("there is one");
+            build.get_all_aliases().map(str::to_owned).collect()
+        };
+        assert_eq!(names(Arguments::<Often>::command()), names(Arguments::<Command>::command()));
+        assert_eq!(names(Arguments::<Command>::command()), ["b"], "what `read` looks for beside `build`");
+    }
 }

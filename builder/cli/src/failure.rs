@@ -7,6 +7,7 @@ use dockerfile::lint;
 use dockerfile_parser::{LineIndex, ParseError, Span};
 use engine::{Cause, Error, progress::Warning};
 use graph::SourceRange;
+use sandbox::userns::Lack;
 
 use crate::flags::BadFlag;
 
@@ -23,6 +24,7 @@ enum Kind {
     Flag(BadFlag),
     Usage(String, Option<String>),
     Engine(Box<Error>),
+    Lacks(Lack),
 }
 
 /// The Dockerfile that a failure may point into.
@@ -55,6 +57,21 @@ impl Failure {
         Failure { status: 1, kind: Kind::Usage(message.into(), None) }
     }
 
+    /// The machine has not what a mode needs.
+    pub fn lacks(lack: Lack) -> Failure {
+        Failure { status: 1, kind: Kind::Lacks(lack) }
+    }
+
+    /// What is wrong and what would help, without a frame.
+    pub fn in_words(&self) -> (String, Option<String>) {
+        match &self.kind {
+            Kind::Flag(flag) => (flag.to_string(), Some(flag.help.clone())),
+            Kind::Usage(message, help) => (message.clone(), help.clone()),
+            Kind::Engine(error) => (summary(error), None),
+            Kind::Lacks(lack) => (lack.to_string(), lack.fix()),
+        }
+    }
+
     /// A command that could not be started: the exit status says why, as a shell's does.
     pub fn of_run(error: Error) -> Failure {
         let status = error.command_status().unwrap_or(error.exit_status());
@@ -69,6 +86,10 @@ impl Failure {
             Kind::Flag(flag) => view.message("flag", &flag.to_string(), None, Some(&flag.help)),
             Kind::Usage(message, help) => view.message("usage", message, None, help.as_deref()),
             Kind::Engine(error) => view.engine(error),
+            Kind::Lacks(lack) => {
+                let fix = lack.fix().map(|fix| format!("`{fix}`; `kiln info` shows what else there is"));
+                view.message("sandbox-mode", &lack.to_string(), None, fix.as_deref())
+            }
         }
     }
 }

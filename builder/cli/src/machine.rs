@@ -171,6 +171,11 @@ pub fn default_root() -> PathBuf {
     data.unwrap_or_else(|| home().join(".local/share")).join("kiln")
 }
 
+/// Whether this is root: of the machine, of a container, or of a user namespace.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// Whether files may be given the owners that they have in an image.
 pub fn may_unpack() -> bool {
     rustix::process::geteuid().is_root()

@@ -15,25 +15,24 @@ mod exhausted;
 mod failure;
 mod flags;
 mod machine;
+mod place;
 mod progress;
 mod registries;
 mod settings;
 mod signals;
 mod terminal;
 
-use std::{path::PathBuf, process::ExitCode};
-
-use clap::Parser;
+use std::process::ExitCode;
 
 use crate::{
-    arguments::{Arguments, ArtifactCommand, Command, Other},
+    arguments::{Alone, Arguments, ArtifactCommand, Command, Other},
     failure::{Failure, Source},
+    place::Place,
 };
 
 fn main() -> ExitCode {
     exhausted::is_told();
-    // clap exits with 2 on a bad command line, and with 0 after --help.
-    let arguments = Arguments::parse();
+    let arguments = Arguments::read();
     let mut source = Source::default();
     match start(arguments, &mut source) {
         Ok(status) => ExitCode::from(status),
@@ -49,18 +48,28 @@ fn main() -> ExitCode {
 fn start(arguments: Arguments, source: &mut Source) -> Result<u8, Failure> {
     let build = match arguments.command {
         Command::Build(build) => build,
-        Command::Other(other) => return within(run(other, arguments.root)),
+        Command::Alone(Alone::Login(login)) => {
+            return within(async { command::login::login(&login).await.map(|()| 0) });
+        }
+        Command::Alone(Alone::Logout(logout)) => return command::login::logout(&logout).map(|()| 0),
+        Command::Alone(Alone::Info(info)) => {
+            return command::info::info(&info, arguments.root, arguments.sandbox).map(|()| 0);
+        }
+        Command::Other(other) => {
+            let place = Place::of(arguments.root, arguments.sandbox, other.needs_layers())?;
+            return within(run(other, place));
+        }
     };
-    let ready = command::build::ready(*build, arguments.root, source)?;
+    let ready = command::build::ready(*build, (arguments.root, arguments.sandbox), source)?;
     ready.hide_memory();
     // Before a secret is read: steps see what the zygote remembers.
-    let early = if ready.compares_secrets() { ready.zygote() } else { None };
+    let early = if ready.compares_secrets() { Some(ready.enter()?) } else { None };
     match ready.recall(source) {
         Some(told) => told,
         None => {
             // While there is one thread.
-            let zygote = early.or_else(|| ready.zygote());
-            within(ready.run(source, zygote))
+            let entered = early.map_or_else(|| ready.enter(), Ok)?;
+            within(ready.run(source, entered))
         }
     }
 }
@@ -75,45 +84,46 @@ fn within(work: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure
     done
 }
 
-async fn run(command: Other, root: Option<PathBuf>) -> Result<u8, Failure> {
+async fn run(command: Other, place: Place) -> Result<u8, Failure> {
     match command {
         Other::Run(run) => {
             let limits = flags::step_limits(&run.resources)?;
-            command::run::run(&command::engine_with(root, None, None, limits)?, *run).await
+            command::run::run(&command::engine_with(place, None, None, limits)?, *run).await
         }
-        Other::Shell(shell) => command::shell::shell(&command::engine(root, None)?, *shell).await,
-        Other::Images(images) => command::images::images(&command::engine(root, None)?, &images).map(|()| 0),
+        Other::Shell(shell) => {
+            let limits = flags::step_limits(&shell.resources)?;
+            command::shell::shell(&command::engine_with(place, None, None, limits)?, *shell).await
+        }
+        Other::Images(images) => command::images::images(&command::engine(place, None)?, &images).map(|()| 0),
         Other::Inspect(inspect) => {
-            command::images::inspect(&command::engine(root, None)?, &inspect).map(|()| 0)
+            command::images::inspect(&command::engine(place, None)?, &inspect).map(|()| 0)
         }
         Other::History(history) if history.tag => {
-            command::rollback::tag_history(&command::engine(root, None)?, &history).map(|()| 0)
+            command::rollback::tag_history(&command::engine(place, None)?, &history).map(|()| 0)
         }
         Other::Rollback(rollback) => {
-            command::rollback::rollback(&command::engine(root, None)?, &rollback).await.map(|()| 0)
+            command::rollback::rollback(&command::engine(place, None)?, &rollback).await.map(|()| 0)
         }
         Other::History(history) => {
-            command::images::history(&command::engine(root, None)?, &history).map(|()| 0)
+            command::images::history(&command::engine(place, None)?, &history).map(|()| 0)
         }
-        Other::Tag(tag) => command::images::tag(&command::engine(root, None)?, &tag).map(|()| 0),
-        Other::Save(save) => command::archive::save(&command::engine(root, None)?, &save).map(|()| 0),
-        Other::Load(load) => command::archive::load(&command::engine(root, None)?, &load).map(|()| 0),
-        Other::Login(login) => command::login::login(&login).await.map(|()| 0),
-        Other::Logout(logout) => command::login::logout(&logout).map(|()| 0),
-        Other::Pull(pull) => command::remote::pull(&command::engine(root, None)?, &pull).await.map(|()| 0),
-        Other::Push(push) => command::remote::push(&command::engine(root, None)?, &push).await.map(|()| 0),
-        Other::Copy(copy) => command::copy::copy(&command::engine(root, None)?, &copy).await.map(|()| 0),
-        Other::Index(index) => command::index::run(&command::engine(root, None)?, &index).await.map(|()| 0),
+        Other::Tag(tag) => command::images::tag(&command::engine(place, None)?, &tag).map(|()| 0),
+        Other::Save(save) => command::archive::save(&command::engine(place, None)?, &save).map(|()| 0),
+        Other::Load(load) => command::archive::load(&command::engine(place, None)?, &load).map(|()| 0),
+        Other::Pull(pull) => command::remote::pull(&command::engine(place, None)?, &pull).await.map(|()| 0),
+        Other::Push(push) => command::remote::push(&command::engine(place, None)?, &push).await.map(|()| 0),
+        Other::Copy(copy) => command::copy::copy(&command::engine(place, None)?, &copy).await.map(|()| 0),
+        Other::Index(index) => command::index::run(&command::engine(place, None)?, &index).await.map(|()| 0),
         Other::Referrers(of) => {
-            command::copy::referrers(&command::engine(root, None)?, &of).await.map(|()| 0)
+            command::copy::referrers(&command::engine(place, None)?, &of).await.map(|()| 0)
         }
         Other::Artifact(artifact) => {
             let ArtifactCommand::Fetch(fetch) = artifact.command;
-            command::copy::fetch(&command::engine(root, None)?, &fetch).await.map(|()| 0)
+            command::copy::fetch(&command::engine(place, None)?, &fetch).await.map(|()| 0)
         }
-        Other::Tags(tags) => command::remote::tags(&command::engine(root, None)?, &tags).await.map(|()| 0),
-        Other::Du(du) => command::du::du(&command::engine(root, None)?, &du).map(|()| 0),
-        Other::Prune(prune) => command::prune::prune(&command::engine(root, None)?, &prune).map(|()| 0),
-        Other::Rmi(rmi) => command::images::rmi(&command::engine(root, None)?, &rmi).map(|()| 0),
+        Other::Tags(tags) => command::remote::tags(&command::engine(place, None)?, &tags).await.map(|()| 0),
+        Other::Du(du) => command::du::du(&command::engine(place, None)?, &du).map(|()| 0),
+        Other::Prune(prune) => command::prune::prune(&command::engine(place, None)?, &prune).map(|()| 0),
+        Other::Rmi(rmi) => command::images::rmi(&command::engine(place, None)?, &rmi).map(|()| 0),
     }
 }

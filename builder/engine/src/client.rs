@@ -9,9 +9,8 @@ use std::{
     sync::Arc,
 };
 
+use sandbox::SecretBytes;
 use ssh::Keyring;
-
-use crate::secrets::SecretBytes;
 
 /// An ssh agent of the client's.
 #[derive(Clone, Debug)]

@@ -9,8 +9,8 @@ use std::{
 
 use dockerfile::describe::{Outline, Target};
 use fetch::git::Surroundings;
-use sandbox::{Zygote, net::Networks};
-use store::{Options, Store};
+use sandbox::{Mode, Zygote, net::Networks};
+use store::{IdMap, Options, Store};
 
 use crate::{
     build::{
@@ -30,6 +30,7 @@ use crate::{
         git::References,
         http::Files,
         pull::{Images, Turns},
+        roots::Roots,
         scene::Scenes,
     },
     error::{Cause, Error},
@@ -42,7 +43,7 @@ use crate::{
 };
 
 /// Where builds of all state folders agree on what they change of the host; emptied when it restarts.
-const SHARED: &str = "/run/kiln";
+pub const SHARED: &str = "/run/kiln";
 
 /// How an engine is made.
 pub struct Settings {
@@ -62,6 +63,10 @@ pub struct Settings {
     pub zygote: Option<Zygote>,
     /// What limits each step.
     pub step_limits: StepLimits,
+    /// How steps are kept apart, and whose files are.
+    pub mode: Mode,
+    /// How owners stand in the state folder's inodes.
+    pub id_map: IdMap,
 }
 
 /// Builds and runs images. Clones are one engine.
@@ -75,6 +80,7 @@ pub struct Engine {
     pub(crate) limits: Limits,
     zygote: Option<Arc<Zygote>>,
     step_limits: StepLimits,
+    mode: Mode,
 }
 
 impl Engine {
@@ -83,12 +89,13 @@ impl Engine {
     /// # Errors
     /// It cannot be read or written, or was made by another Kiln.
     pub fn open(settings: Settings) -> Result<Engine, Error> {
-        let Settings { root, clock, registry, surroundings, jobs, limits, zygote, step_limits } = settings;
-        let options =
-            Options { keep_free_bytes: limits.free_bytes, ..Options::new(root, clock_of_store(&clock)) };
+        let Settings { root, clock, registry, surroundings, jobs, limits, .. } = settings;
+        let Settings { zygote, step_limits, mode, id_map, .. } = settings;
+        let keep_free_bytes = limits.free_bytes;
+        let options = Options { keep_free_bytes, id_map, ..Options::new(root, clock_of_store(&clock)) };
         let store = Store::open(options)?;
         let zygote = zygote.map(Arc::new);
-        Ok(Engine { store, clock, registry, surroundings, jobs, limits, zygote, step_limits })
+        Ok(Engine { store, clock, registry, surroundings, jobs, limits, zygote, step_limits, mode })
     }
 
     /// Builds.
@@ -241,12 +248,15 @@ impl Engine {
             files: Files::default(),
             references: References::default(),
             etc: Etc::default(),
-            networks: Networks::new(PathBuf::from(SHARED)),
+            networks: Networks::new(PathBuf::from(SHARED), self.surroundings.path.clone()),
             surroundings: self.surroundings.clone(),
             limits: self.limits,
             zygote: self.zygote.clone(),
             step_limits: self.step_limits.clone(),
+            mode: self.mode,
             cgroups: Mutex::default(),
+            roots: Roots::default(),
+            marks: OnceLock::new(),
             spare: Mutex::default(),
             over: Cancel::new(),
             contents: Mutex::default(),

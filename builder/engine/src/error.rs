@@ -1,6 +1,8 @@
 //! Why a build failed: facts with their data. The command line owns the words around them.
 
+mod disk;
 mod pin;
+mod text;
 
 use std::{io, path::PathBuf};
 
@@ -11,6 +13,7 @@ use image::{annotations::Misplaced, apply::ApplyError};
 use oci::{Digest, Platform};
 
 pub use pin::PinError;
+use text::{available_text, exit_text, list, memory_text, with_unit};
 
 use crate::{
     effect::{bounds::size, foreign::CannotRun},
@@ -96,6 +99,20 @@ pub enum Cause {
         command: String,
         /// How much memory there is for others now.
         available_bytes: Option<u64>,
+        /// As of [`Cause::Exit`].
+        last_lines: Vec<String>,
+    },
+    /// A process did not succeed, and the disk that it wrote to is full.
+    #[error("{}, and the disk of {} is full: {} are free", exit_text(command, Some(*code), None), folder.display(), with_unit(*free_bytes))]
+    DiskFull {
+        /// As of [`Cause::Exit`].
+        command: String,
+        /// Its exit code.
+        code: u8,
+        /// The state folder.
+        folder: PathBuf,
+        /// What is left.
+        free_bytes: u64,
         /// As of [`Cause::Exit`].
         last_lines: Vec<String>,
     },
@@ -281,6 +298,19 @@ pub enum Cause {
         /// The command lines that were tried.
         tried: Vec<String>,
     },
+    /// A root of stacked layers, where layers were made to be copied.
+    #[error(
+        "the layers of this state folder were made for copies, without what overlayfs needs to stack them"
+    )]
+    LayersWithoutMarks,
+    /// A secret as a file, where files are on the disk.
+    #[error(
+        "the secret at {target} would be a file on the disk: the mode `chroot` cannot mount one that is in memory"
+    )]
+    SecretOnDisk {
+        /// Where the step wants it.
+        target: String,
+    },
     /// A layer of the cache lacks a part, and nothing can make it again.
     #[error("the layer {layer} has neither its files nor a blob in the state folder")]
     LayerLost {
@@ -305,46 +335,6 @@ pub enum Cause {
     Cancelled,
 }
 
-fn list(platforms: &[Platform]) -> String {
-    match platforms {
-        [] => "no platform".to_owned(),
-        some => some.iter().map(Platform::to_string).collect::<Vec<_>>().join(", "),
-    }
-}
-
-fn memory_text(limit: Option<u64>, peak: Option<u64>) -> String {
-    match (limit, peak.map(with_unit)) {
-        // The kernel counts in pages, and says so to the byte.
-        (Some(limit), Some(peak)) => {
-            format!("it may have {}, and wanted more when it had {peak}", size(limit))
-        }
-        (Some(limit), None) => format!("it may have {}", size(limit)),
-        (None, peak) => {
-            let had = peak.map_or_else(String::new, |peak| format!("it had {peak}, and "));
-            format!("{had}a control group above its own, or the machine, had no more")
-        }
-    }
-}
-
-fn available_text(available: Option<u64>) -> String {
-    available.map_or_else(String::new, |bytes| format!(" ({} are available now)", with_unit(bytes)))
-}
-
-fn with_unit(bytes: u64) -> String {
-    match bytes >> 30 {
-        0 => format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64),
-        _ => format!("{:.1} GiB", bytes as f64 / (1 << 30) as f64),
-    }
-}
-
-fn exit_text(command: &str, code: Option<u8>, signal: Option<i32>) -> String {
-    match (code, signal) {
-        (Some(code), _) => format!("`{command}` exited with {code}"),
-        (None, Some(signal)) => format!("`{command}` was ended by signal {signal}"),
-        (None, None) => format!("`{command}` did not end by itself"),
-    }
-}
-
 impl Cause {
     /// An operation on a file that failed.
     pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Cause {
@@ -358,7 +348,8 @@ impl Cause {
             Cause::Exit { last_lines, .. }
             | Cause::TimedOut { last_lines, .. }
             | Cause::OutOfMemory { last_lines, .. }
-            | Cause::Killed { last_lines, .. } => last_lines,
+            | Cause::Killed { last_lines, .. }
+            | Cause::DiskFull { last_lines, .. } => last_lines,
             _ => &[],
         }
     }
@@ -370,7 +361,9 @@ impl Cause {
             Cause::TimedOut { .. } => "run-timeout",
             Cause::OutOfMemory { .. } => "out-of-memory",
             Cause::Killed { .. } => "run-killed",
+            Cause::DiskFull { .. } => "disk-full",
             Cause::Cgroup(_) => "cgroup",
+            Cause::Sandbox(sandbox::Error::NotInChroot { .. }) => "not-in-chroot",
             Cause::Sandbox(_) => "sandbox",
             Cause::CannotRun(cannot) => cannot.code(),
             Cause::PlatformConflict { .. } => "platform-conflict",
@@ -405,6 +398,8 @@ impl Cause {
             Cause::NotYet(_) => "not-yet",
             Cause::Step(error) => error.code(),
             Cause::NoShell { .. } => "no-shell",
+            Cause::LayersWithoutMarks => "layers-without-marks",
+            Cause::SecretOnDisk { .. } => "secret-on-disk",
             Cause::LayerLost { .. } => "layer-lost",
             Cause::Io { .. } => "io",
             Cause::Task(_) => "internal",
@@ -490,13 +485,21 @@ impl Cause {
             Cause::NoShell { .. } => Some(
                 "lend it one for a while: RUN --mount=type=bind,from=busybox:musl,source=/bin,target=/bin COMMAND".to_owned(),
             ),
+            Cause::LayersWithoutMarks => {
+                Some("`--sandbox=root,copy`, or another state folder: --root FOLDER".to_owned())
+            }
+            Cause::SecretOnDisk { .. } => Some(
+                "as a variable: RUN --mount=type=secret,id=…,env=NAME; or with --root on a tmpfs that lets programs run: a pod's \
+                 emptyDir of `medium: Memory`, `docker run --tmpfs /state:exec,dev`"
+                    .to_owned(),
+            ),
             Cause::LayerLost { .. } => Some("kiln build --no-cache".to_owned()),
             Cause::NoDockerfile { near, .. } => Some(match near.first() {
                 Some(near) => format!("-f {near}"),
                 None => "-f PATH/IN/THE/CONTEXT, or `-f -` with the Dockerfile on standard input".to_owned(),
             }),
             Cause::NoImage { place, .. } if place == "the local store" => Some("kiln images".to_owned()),
-            _ => None,
+            _ => self.is_disk_full().then(|| disk::HELP.to_owned()),
         }
     }
 }

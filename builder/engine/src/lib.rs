@@ -38,7 +38,7 @@ pub use cancel::Cancel;
 pub use client::{Client, SshAgent};
 pub use clock::{Clock, Time, words_of};
 pub use effect::{bounds::StepLimits, foreign::CannotRun};
-pub use engine::{Engine, Settings};
+pub use engine::{Engine, SHARED, Settings};
 pub use error::{Cause, Error, PinError};
 pub use fetch::git::Surroundings;
 pub use limits::Limits;
@@ -60,9 +60,9 @@ pub use request::{
     Asking, BuildRequest, ContextFrom, DanglingName, Destination, DockerfileFrom, ImageForm, Output,
     OutputEpoch, PullPolicy, Push,
 };
-pub use sandbox::{Resources, Swap};
-pub use secrets::SecretBytes;
+pub use sandbox::{Resources, SecretBytes, Swap};
 pub use steps::{BuildSteps, Came, EnterRequest, Step, StepError};
 pub use store::{
-    BadFilter, Caps, Disk, DiskUsage, Filter, Freed, Rule, Space, TagPlace, Usage, UsageType, default_policy,
+    BadFilter, Caps, Disk, DiskUsage, Filter, Freed, IdMap, Rule, Space, TagPlace, Took, Usage, UsageType,
+    default_policy,
 };

@@ -5,41 +5,15 @@
 //! neither compute nor check a guess; a bare digest of a short password would be found by trying. See
 //! docs/decisions/0024-marks-of-secrets.md.
 
-use std::{collections::BTreeSet, fmt, io, ops::Deref};
+use std::{collections::BTreeSet, io};
 
 use graph::{Exec, Ingredient};
 use hmac::{Hmac, KeyInit, Mac};
 use oci::Digest;
 use sha2::Sha256;
 use store::SecretKey;
-use zeroize::Zeroizing;
 
 use crate::{client::Client, effect::Effects, error::Cause};
-
-/// Bytes of a secret. They are overwritten when nobody needs them any more, and never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SecretBytes(Zeroizing<Vec<u8>>);
-
-impl From<Vec<u8>> for SecretBytes {
-    /// Takes them over. A vector that grew has left copies behind where it was before.
-    fn from(bytes: Vec<u8>) -> SecretBytes {
-        SecretBytes(Zeroizing::new(bytes))
-    }
-}
-
-impl Deref for SecretBytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for SecretBytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SecretBytes({})", self.0.len())
-    }
-}
 
 /// What is hashed before all else: two programs that have one key by accident make different marks of it.
 const PURPOSE: &[u8] = b"kiln secret 1\0";
@@ -118,7 +92,6 @@ mod tests {
         let digests =
             [Digest::of(b"content"), Digest::of(b"idcontent")].map(|digest| digest.hex().to_string());
         assert!(!digests.contains(&marks[0]));
-        assert_eq!(format!("{:?}", SecretBytes::from(b"content".to_vec())), "SecretBytes(7)");
         assert_eq!(format!("{one:?}"), "SecretKey");
     }
 }

@@ -2,15 +2,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use tree::{Kind, Layer, LayerPath, Node, Stack};
 
 use crate::{
+    beneath,
     folder::prune::prune,
     overlay::OverlayXattrs,
-    scan::{HashCache, Purpose, ScanError, ScanOptions, Visit, scan},
+    scan::{HashCache, Purpose, ScanError, ScanOptions, Visit, failed, scan},
 };
 
 /// Reads the upper folder of an overlay on `lower`, and leaves out what only looks changed: see [`changes`]. What is left out
@@ -24,8 +28,41 @@ pub fn diff(
     overlay: OverlayXattrs,
     hashes: &dyn HashCache,
 ) -> Result<Layer, ScanError> {
+    diff_with_owners(upper, lower, overlay, hashes, None)
+}
+
+/// Whose the files of an upper folder are, where their inodes do not say so.
+pub trait Owners {
+    /// Corrects owner and type of what a scan has found in a folder; the root is the name `.` in itself. `hidden` says that the
+    /// layers below are not seen at this path: what is there is no copy of theirs.
+    ///
+    /// # Errors
+    /// The file cannot be looked at.
+    fn correct(
+        &self,
+        folder: BorrowedFd<'_>,
+        path: &LayerPath,
+        hidden: bool,
+        node: &mut Node,
+    ) -> io::Result<()>;
+}
+
+/// As [`diff`], of a folder all of whose files are one user's.
+///
+/// # Errors
+/// As [`diff`].
+pub fn diff_with_owners(
+    upper: &Path,
+    lower: &Stack,
+    overlay: OverlayXattrs,
+    hashes: &dyn HashCache,
+    owners: Option<&dyn Owners>,
+) -> Result<Layer, ScanError> {
     let options = ScanOptions { purpose: Purpose::Upper(overlay), filter: &|_, _| Visit::Take, hashes };
-    let scanned = scan(upper, &options)?;
+    let mut scanned = scan(upper, &options)?;
+    if let Some(owners) = owners {
+        correct(upper, &mut scanned, owners)?;
+    }
     // The root itself cannot be taken from the folder.
     let count = |layer: &Layer| {
         let below = layer.entries.iter().filter(|(path, _)| !path.is_root());
@@ -38,6 +75,34 @@ pub fn diff(
         prune(upper, &layer, overlay)?;
     }
     Ok(layer)
+}
+
+/// Gives everything the owner that it has.
+pub(crate) fn correct(upper: &Path, layer: &mut Layer, owners: &dyn Owners) -> Result<(), ScanError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, upper, flags, Mode::empty()).map_err(failed("open", &LayerPath::root()))?;
+    // In the order of paths a folder comes before what it holds.
+    let mut opaque: BTreeSet<LayerPath> = BTreeSet::new();
+    let mut open: Option<(LayerPath, OwnedFd)> = None;
+    for (path, node) in &mut layer.entries {
+        if node.kind == Kind::Whiteout {
+            continue;
+        }
+        if node.kind == (Kind::Directory { opaque: true }) {
+            opaque.insert(path.clone());
+        }
+        let parent = path.parent().unwrap_or_else(LayerPath::root);
+        if open.as_ref().is_none_or(|(path, _)| *path != parent) {
+            let folder = beneath::open_folder(root.as_fd(), &parent).map_err(failed("open", &parent))?;
+            open = Some((parent, folder));
+        }
+        let hidden = opaque.contains(path)
+            || !opaque.is_empty() && path.ancestors().iter().any(|folder| opaque.contains(folder));
+        let folder = open.as_ref().map_or(root.as_fd(), |(_, folder)| folder.as_fd());
+        let corrected = owners.correct(folder, path, hidden, node);
+        corrected.map_err(|source| ScanError::Call { call: "getxattr", path: path.clone(), source })?;
+    }
+    Ok(())
 }
 
 /// What of an upper folder's manifest differs from the layers below it.

@@ -121,7 +121,7 @@ impl SourceFolder {
     }
 }
 
-fn open_root(folder: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn open_root(folder: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(openat(CWD, folder, flags, Mode::empty())?)
 }
@@ -139,6 +139,31 @@ pub enum Form {
     /// Plain files, owned by whoever runs this. What is in the way is replaced, folders are merged; the root
     /// folder itself stays as it is.
     Export,
+    /// On top of a root file system that is there: what is in the way is replaced, folders are merged; a whiteout removes, an
+    /// opaque folder begins empty.
+    Root {
+        /// Whether owners and devices are put on disk.
+        ownership: Ownership,
+    },
+}
+
+impl Form {
+    /// Whether something may be there already.
+    fn is_onto(self) -> bool {
+        matches!(self, Form::Export | Form::Root { .. })
+    }
+
+    fn has_whiteouts(self) -> bool {
+        matches!(self, Form::Upper { overlay, .. } if overlay.has_whiteouts())
+    }
+
+    /// Whose files are; none where they are left to whoever runs this.
+    fn ownership(self) -> Option<Ownership> {
+        match self {
+            Form::Upper { ownership, .. } | Form::Root { ownership } => Some(ownership),
+            Form::Export => None,
+        }
+    }
 }
 
 /// A folder that could not be written.

@@ -6,16 +6,17 @@ use rustix::{
 };
 use tree::{Mtime, Node};
 
-use crate::overlay::is_overlay_xattr;
+use crate::{apply::Ownership, overlay::is_overlay_xattr};
 
-/// Its owner, to be set.
-pub(crate) fn uid(node: &Node) -> Option<Uid> {
-    Some(Uid::from_raw(node.uid))
-}
+/// The largest id that a range of sub-ids is sure to have.
+pub const LARGEST_MAPPED: u32 = 65_535;
+/// Stands for those above, as the kernel has it where it cannot show an id: `nobody` and `nogroup`.
+pub const UNMAPPED: u32 = 65_534;
 
-/// Its group, to be set.
-pub(crate) fn gid(node: &Node) -> Option<Gid> {
-    Some(Gid::from_raw(node.gid))
+/// Its owner and group, to be set.
+pub(crate) fn owner(node: &Node, ownership: Ownership) -> (Option<Uid>, Option<Gid>) {
+    let on_disk = |id| if ownership == Ownership::Mapped && id > LARGEST_MAPPED { UNMAPPED } else { id };
+    (Some(Uid::from_raw(on_disk(node.uid))), Some(Gid::from_raw(on_disk(node.gid))))
 }
 
 /// Its modification time; the time of access stays as it is.

@@ -27,4 +27,5 @@ pub mod scan;
 pub mod seekable;
 pub mod tar;
 pub mod validate;
+pub mod working_root;
 mod xz;

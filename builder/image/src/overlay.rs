@@ -9,15 +9,24 @@ pub enum OverlayXattrs {
     Trusted,
     /// `user.overlay.*`
     User,
+    /// There are no marks at all, and no whiteouts: for layers whose folders are copied and never stacked. What they hide is in
+    /// their manifests.
+    Nowhere,
 }
 
 impl OverlayXattrs {
     /// The attribute that makes a folder opaque; its value is `y`.
-    pub fn opaque(self) -> &'static str {
+    pub fn opaque(self) -> Option<&'static str> {
         match self {
-            OverlayXattrs::Trusted => "trusted.overlay.opaque",
-            OverlayXattrs::User => "user.overlay.opaque",
+            OverlayXattrs::Trusted => Some("trusted.overlay.opaque"),
+            OverlayXattrs::User => Some("user.overlay.opaque"),
+            OverlayXattrs::Nowhere => None,
         }
+    }
+
+    /// Whether whiteouts are made.
+    pub(crate) fn has_whiteouts(self) -> bool {
+        self != OverlayXattrs::Nowhere
     }
 }
 

@@ -345,10 +345,11 @@ impl Scanner<'_> {
             // Marks of the other kind of mount are leftovers of a lower layer that was itself an upper
             // folder.
             let Purpose::Upper(marks) = self.options.purpose else { continue };
-            if attribute == marks.opaque().as_bytes() {
+            let Some(mark) = marks.opaque() else { continue };
+            if attribute == mark.as_bytes() {
                 opaque = get(attribute).map_err(call("lgetxattr"))? == b"y";
             } else if is_overlay_xattr(attribute)
-                && attribute.starts_with(marks.opaque().trim_end_matches("opaque").as_bytes())
+                && attribute.starts_with(mark.trim_end_matches("opaque").as_bytes())
                 && (attribute.ends_with(b".redirect") || attribute.ends_with(b".metacopy"))
             {
                 let attribute = String::from_utf8_lossy(attribute).into_owned();
@@ -360,12 +361,12 @@ impl Scanner<'_> {
 }
 
 /// Turns a call's error into one that says what it was made for.
-fn failed(call: &'static str, path: &LayerPath) -> impl FnOnce(Errno) -> ScanError {
+pub(crate) fn failed(call: &'static str, path: &LayerPath) -> impl FnOnce(Errno) -> ScanError {
     let path = path.clone();
     move |errno| ScanError::Call { call, path, source: errno.into() }
 }
 
-fn child(folder: &LayerPath, name: Vec<u8>) -> Result<LayerPath, ScanError> {
+pub(crate) fn child(folder: &LayerPath, name: Vec<u8>) -> Result<LayerPath, ScanError> {
     let path = if folder.is_root() { name } else { [folder.as_bytes(), b"/", &name].concat() };
     Ok(LayerPath::exact(path)?)
 }
@@ -375,12 +376,12 @@ fn stat(folder: &impl AsFd, name: &[u8], path: &LayerPath) -> Result<Statx, Scan
     statx(folder, name, flags, StatxFlags::BASIC_STATS).map_err(failed("statx", path))
 }
 
-fn device(stat: &Statx) -> u64 {
+pub(crate) fn device(stat: &Statx) -> u64 {
     makedev(stat.stx_dev_major, stat.stx_dev_minor)
 }
 
 /// The names in a folder, sorted, with what the folder itself says they are.
-fn names(folder: &OwnedFd, path: &LayerPath) -> Result<Vec<(Vec<u8>, FileType)>, ScanError> {
+pub(crate) fn names(folder: &OwnedFd, path: &LayerPath) -> Result<Vec<(Vec<u8>, FileType)>, ScanError> {
     let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
     let mut entries = RawDir::new(folder, &mut buffer);
     let mut names = Vec::new();

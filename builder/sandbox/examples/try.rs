@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use sandbox::{CapabilitySet, Kernel, Network, Rootfs, Spec, Stdio, User, Writable, plan, start};
+use sandbox::{CapabilitySet, Kernel, Mode, Network, Rootfs, Spec, Stdio, User, Writable, plan, start};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -67,6 +67,7 @@ fn fresh(state: &Path, number: usize) -> Result<PathBuf, std::io::Error> {
 
 fn step(root: &Path, folder: &Path, command: &[OsString]) -> Spec {
     Spec {
+        mode: Mode::ROOT,
         rootfs: Rootfs::Overlay {
             lowers: vec![fs::canonicalize(root).unwrap_or_else(|_| root.to_path_buf())],
             writable: Writable { upper: folder.join("upper"), work: folder.join("work") },
@@ -76,6 +77,7 @@ fn step(root: &Path, folder: &Path, command: &[OsString]) -> Spec {
         mounts: vec![],
         argv: command.to_vec(),
         env: vec![("PATH".into(), Spec::DEFAULT_PATH.into())],
+        secret_env: Vec::new(),
         cwd: "/".into(),
         user: User::default(),
         hostname: "try".into(),
@@ -86,5 +88,6 @@ fn step(root: &Path, folder: &Path, command: &[OsString]) -> Spec {
         shm_size_bytes: Spec::DEFAULT_SHM_SIZE_BYTES,
         limits: vec![],
         groups: vec![],
+        emulation: None,
     }
 }

@@ -29,6 +29,16 @@ pub enum Call {
     HideMemory,
     /// `setns`: enters the network namespace that the caller gives.
     EnterNetwork,
+    /// `prctl(PR_SET_CHILD_SUBREAPER)`: processes of the step whose parents have ended become this one's children, which kills
+    /// them at the end. For a step without a process namespace.
+    AdoptOrphans,
+    /// `chroot`, and `chdir` to its `/`.
+    ChangeRoot {
+        /// The new root, absolute.
+        path: CString,
+    },
+    /// `prctl(PR_SET_PDEATHSIG, SIGKILL)`: the command does not outlive the step's first process.
+    DieWithParent,
     /// Enters a control group, and makes it the `/` of the control groups that are seen.
     JoinGroup {
         /// The group's folder.
@@ -64,6 +74,16 @@ pub enum Call {
         /// Path inside.
         path: CString,
         /// Whether it becomes read-only here (`mount_setattr`).
+        readonly: bool,
+        /// Kept as.
+        keep: Slot,
+    },
+    /// Makes a file system of the kernel's, `nodev`, `noexec` and `nosuid`, while the host's is still in sight: in a user namespace
+    /// who sees none that is whole may make none.
+    KernelFiles {
+        /// Its type.
+        kind: CString,
+        /// Whether it becomes read-only.
         readonly: bool,
         /// Kept as.
         keep: Slot,
@@ -207,6 +227,11 @@ pub enum Call {
         /// What it is asked.
         filter: Filter,
     },
+    /// The same of a filter whose calls the caller answers; sends what it listens with, and the root, to the caller.
+    InstallListener {
+        /// What it is asked.
+        filter: Filter,
+    },
     /// `setresgid`, then `setresuid`.
     SetIds {
         /// User.
@@ -242,6 +267,8 @@ pub enum Call {
 pub struct Namespaces(u32);
 
 impl Namespaces {
+    /// None is new.
+    pub const NONE: Namespaces = Namespaces(0);
     /// What is mounted where. Always new: nothing of a step may be mounted on the host.
     pub const MOUNT: Namespaces = Namespaces(libc::CLONE_NEWNS as u32);
     /// Processes.
@@ -304,6 +331,8 @@ pub struct OverlayCall {
     pub lowers: Vec<CString>,
     /// The upper and the work folder; `None` is read-only.
     pub writable: Option<(CString, CString)>,
+    /// Whether overlayfs keeps its marks where a user namespace may read and write them (`userxattr`).
+    pub user_marks: bool,
     /// How the kernel is told.
     pub method: OverlayMethod,
     /// Kept as.

@@ -8,6 +8,7 @@ mod files;
 mod group;
 mod init;
 mod mount_point;
+mod orphans;
 mod overlay;
 mod process;
 mod root;
@@ -25,6 +26,7 @@ use crate::sys::{self, Stack, Strings};
 use crate::{Call, Slot};
 
 pub(crate) use files::SOURCE;
+pub(crate) use init::END;
 pub(crate) use mount_point::{Created, LINKS};
 pub(crate) use overlay::{UPPER, WORK};
 pub(crate) use process::EXISTS;
@@ -53,6 +55,8 @@ pub(crate) struct Child<'a> {
     pub network: Option<OwnedFd>,
     /// Takes the master of the terminal to the caller.
     pub console: Option<OwnedFd>,
+    /// Takes the listener of [`Call::InstallListener`] to the caller.
+    pub listener: Option<OwnedFd>,
     /// Ranges of descriptors to close: all but those above.
     pub foreign: Vec<(u32, u32)>,
     /// `argv` and `env` of [`Call::Exec`].
@@ -90,7 +94,7 @@ impl Child<'_> {
     /// The descriptors that the child keeps, by number.
     pub fn descriptors(&self) -> Vec<u32> {
         let Streams { stdin, stdout, stderr } = &self.streams;
-        [stdin, stdout, stderr, &self.alive, &self.console, &self.network]
+        [stdin, stdout, stderr, &self.alive, &self.console, &self.network, &self.listener]
             .into_iter()
             .flatten()
             .chain([&self.life])
@@ -101,7 +105,10 @@ impl Child<'_> {
     /// Makes the calls up to [`Call::Spawn`], spawns the command, and is its PID 1 until it ends.
     pub fn run(mut self) -> ! {
         sys::reset_signal_actions();
-        let _ = rustix::process::setsid();
+        // Without the session of the command, which a test takes out of the plan, this one is the caller's too.
+        if self.calls.iter().any(|call| matches!(call, Call::NewSession { .. })) {
+            let _ = rustix::process::setsid();
+        }
         rustix::process::umask(rustix::fs::Mode::empty());
         for index in 0..self.calls.len() {
             let Some(call) = self.calls.get(index) else { break };
@@ -154,6 +161,9 @@ impl Child<'_> {
             Call::HideMemory => self.hide_memory(),
             Call::JoinGroup { folder, unified } => group::join(folder, *unified && self.is_in_group),
             Call::EnterNetwork => self.enter_network(),
+            Call::AdoptOrphans => {
+                rustix::process::set_child_subreaper(Some(rustix::process::getpid())).at(Syscall::Prctl)
+            }
             Call::MakePrivate => root::make_private(),
             Call::MakePrivateFromChroot { through } => root::make_private_from_chroot(through),
             Call::CloneRoot => root::clone_root(),
@@ -167,6 +177,10 @@ impl Child<'_> {
             }
             Call::Bind { root, path, readonly, keep } => {
                 let mount = files::bind(root, path, *readonly)?;
+                self.keep(*keep, mount)
+            }
+            Call::KernelFiles { kind, readonly, keep } => {
+                let mount = files::kernel_files(kind, *readonly)?;
                 self.keep(*keep, mount)
             }
             Call::FileStore { keep } => {

@@ -25,6 +25,12 @@ pub enum Error {
     /// A mount over the root itself.
     #[error("a mount cannot have the target /")]
     MountOnRoot,
+    /// Something that takes a namespace, where a step is kept in by `chroot` alone.
+    #[error("{what} cannot be had in the mode `chroot`, which has no namespaces")]
+    NotInChroot {
+        /// What.
+        what: &'static str,
+    },
     /// There is no program to run.
     #[error("there is no command to run")]
     NoCommand,

@@ -27,6 +27,10 @@ pub struct Kernel {
     pub seccomp: bool,
     /// Whether `/sys/fs/cgroup` is the unified hierarchy, which is then shown read-only.
     pub unified_cgroup: bool,
+    /// Whether `/proc` can be mounted; otherwise what is there is shown.
+    pub mounts_proc: bool,
+    /// Whether `/sys` can be mounted by who has a network namespace of its own; otherwise what is there is shown.
+    pub mounts_sysfs: bool,
     /// What this process's `/` is, which decides how it can be left.
     pub root: RootKind,
 }
@@ -47,11 +51,17 @@ const TMPFS_MAGIC: i64 = 0x0102_1994;
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
 const CAP_MKNOD: u64 = 1 << 27;
 
+static KERNEL: OnceLock<Kernel> = OnceLock::new();
+
 impl Kernel {
     /// The facts of this machine, asked at the first call.
     pub fn get() -> &'static Kernel {
-        static KERNEL: OnceLock<Kernel> = OnceLock::new();
         KERNEL.get_or_init(Kernel::probe)
+    }
+
+    /// Facts that somebody else has asked for, in the namespaces that count. Nobody may have called [`Kernel::get`] before.
+    pub(crate) fn assume(facts: Kernel) {
+        let _first = KERNEL.set(facts);
     }
 
     /// Asks the kernel. Changes nothing: file system contexts and detached trees are closed unused.
@@ -68,6 +78,8 @@ impl Kernel {
             make_devices: rustix::thread::capabilities(None)
                 .is_ok_and(|sets| sets.effective.bits() & CAP_MKNOD != 0),
             unified_cgroup: file_system_type(c"/sys/fs/cgroup") == Some(CGROUP2_MAGIC),
+            mounts_proc: true,
+            mounts_sysfs: true,
             root: root_kind(),
         }
     }

@@ -25,8 +25,8 @@
 //! - Mount points which had to be created are removed again, and the times of their folders put back,
 //!   so they leave no trace in the layer. `/proc`, `/sys` and `/dev` stay, as BuildKit's RUN leaves them.
 //!
-//! Only root is served: unprivileged modes will add a user namespace to [`Call::Clone`], `userxattr` to
-//! [`Call::Overlay`], and bind the devices ([`Kernel::make_devices`]).
+//! What differs for a user who is not root is a [`Mode`] in the [`Spec`]: Kiln itself has entered a user namespace then
+//! ([`userns`]), and a plan binds the devices, mounts overlays with `userxattr`, and makes `/proc` before the host's is gone.
 
 mod board;
 mod call;
@@ -34,19 +34,24 @@ mod capability;
 mod cgroup;
 mod child;
 mod devices;
+pub mod emulate;
 mod error;
 mod fault;
 mod forget;
 mod kernel;
+mod mode;
 pub mod net;
 mod plan;
+pub mod procfs;
 mod running;
 mod seccomp;
+mod secret;
 mod spec;
 mod start;
 mod stdio;
 #[allow(unsafe_code)]
 mod sys;
+pub mod userns;
 mod wire;
 mod zygote;
 
@@ -55,12 +60,12 @@ pub use capability::{Capability, CapabilitySet};
 pub use cgroup::{CgroupError, Cgroups, Group, GroupUsage, Membership, Resources, Swap, available_memory};
 pub use error::Error;
 pub use kernel::{Kernel, RootKind};
+pub use mode::{BadWish, Ids, Isolation, Mode, Snapshots, Wish};
 pub use plan::plan;
 pub use running::{Handle, Report, Running, Status};
 pub use seccomp::{Filter, Instruction};
-pub use spec::{
-    FileContent, Mount, MountKind, Network, Resource, ResourceLimit, Rootfs, Spec, User, Writable,
-};
+pub use secret::SecretBytes;
+pub use spec::{Mount, MountKind, Network, Resource, ResourceLimit, Rootfs, Spec, User, Writable};
 pub use start::{start, start_on, start_plan};
 pub use stdio::{Stdio, WindowSize};
 pub use zygote::Zygote;

@@ -10,6 +10,7 @@
 //! 6. Masks and read-only paths, last, so that no mount lies over them.
 //! 7. The process: capabilities are dropped after the last call that needs them.
 
+mod chroot;
 mod kernel_files;
 mod mounts;
 mod process;
@@ -19,9 +20,10 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::{Call, Error, Kernel, Namespaces, Network, RootKind, Slot, Spec, WindowSize};
+use crate::{Call, Error, Ids, Isolation, Kernel, Namespaces, Network, RootKind, Slot, Spec, WindowSize};
 
 pub(crate) use mounts::names_in;
+use process::MASK;
 
 /// Lists, in order, every call that builds the root and starts the process. Makes none of them.
 ///
@@ -32,10 +34,13 @@ pub(crate) use mounts::names_in;
 /// A path that is not absolute, a NUL byte, an empty command, more layers than the kernel takes, or a
 /// kernel without the new mount API.
 pub fn plan(spec: &Spec, terminal: Option<WindowSize>, kernel: &Kernel) -> Result<Vec<Call>, Error> {
+    let mut planner = Planner { spec, kernel, terminal, calls: Vec::new(), slots: 0 };
+    if spec.mode.isolation == Isolation::Chroot {
+        return planner.plan_chroot();
+    }
     if !kernel.new_mount_api {
         return Err(Error::Unsupported { what: "open_tree and move_mount", since: "5.2" });
     }
-    let mut planner = Planner { spec, kernel, terminal, calls: Vec::new(), slots: 0 };
     let namespaces = Namespaces::of_a_step(matches!(spec.network, Network::None));
     planner.calls.extend([Call::Clone { namespaces }, Call::CloseForeign, Call::HideMemory]);
     if let Network::Namespace(_) = spec.network {
@@ -46,9 +51,9 @@ pub fn plan(spec: &Spec, terminal: Option<WindowSize>, kernel: &Kernel) -> Resul
     planner.leave_the_host_alone()?;
     let root = planner.open_root()?;
     let sources = planner.open_sources()?;
-    let devices = planner.open_devices();
+    let outside = planner.open_kernel_files()?;
     planner.calls.push(Call::EnterRoot { root });
-    planner.add_kernel_files(devices);
+    planner.add_kernel_files(outside);
     planner.attach(sources)?;
     planner.forbid_devices();
     planner.protect_kernel_paths();
@@ -71,6 +76,11 @@ impl Planner<'_> {
         let slot = Slot(self.slots);
         self.slots += 1;
         slot
+    }
+
+    /// An id as inodes have it: with one id there is no other.
+    fn on_disk(&self, id: u32) -> u32 {
+        if self.spec.mode.ids == Ids::Single { 0 } else { id }
     }
 
     /// Before anything else, so that all of it counts.

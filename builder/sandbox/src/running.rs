@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::io::{Errno, read};
@@ -12,6 +13,7 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::board::{Board, CREATED, Finished, LEFT, WARNED};
+use crate::child::END;
 use crate::sys::{self, SharedBoard};
 use crate::{Call, Error, WindowSize};
 
@@ -24,6 +26,8 @@ pub struct Running {
     ended: OwnedFd,
     board: SharedBoard,
     calls: Vec<Call>,
+    /// Answers the step's calls, where owners are emulated. It ends with the step.
+    supervisor: Option<JoinHandle<()>>,
     is_reaped: bool,
 }
 
@@ -31,6 +35,8 @@ pub struct Running {
 #[derive(Clone, Debug)]
 pub struct Handle {
     process: Arc<OwnedFd>,
+    /// Ends the step.
+    last: i32,
     terminal: Option<Arc<OwnedFd>>,
 }
 
@@ -81,8 +87,14 @@ pub struct Report {
 
 impl Running {
     pub(crate) fn new(process: OwnedFd, alive: OwnedFd, ended: OwnedFd, board: SharedBoard) -> Running {
-        let handle = Handle { process: Arc::new(process), terminal: None };
-        Running { handle, _alive: alive, ended, board, calls: Vec::new(), is_reaped: false }
+        let handle = Handle { process: Arc::new(process), last: libc::SIGKILL, terminal: None };
+        Running { handle, _alive: alive, ended, board, calls: Vec::new(), supervisor: None, is_reaped: false }
+    }
+
+    /// The same, of a step whose first process has to kill the others.
+    pub(crate) fn without_namespace(mut self) -> Running {
+        self.handle.last = END;
+        self
     }
 
     pub(crate) fn board(&self) -> &Board {
@@ -95,6 +107,18 @@ impl Running {
 
     pub(crate) fn set_calls(&mut self, calls: Vec<Call>) {
         self.calls = calls;
+    }
+
+    pub(crate) fn set_supervisor(&mut self, supervisor: JoinHandle<()>) {
+        self.supervisor = Some(supervisor);
+    }
+
+    /// Waits until nothing more of the step is recorded.
+    fn join_supervisor(&mut self) {
+        if let Some(supervisor) = self.supervisor.take() {
+            // What it has recorded until it failed is what there is.
+            let _ended = supervisor.join();
+        }
     }
 
     /// Hangs up when the process has ended, everything else in the step was killed, and mount points are removed: for
@@ -152,6 +176,7 @@ impl Running {
     /// A failed `read` or `waitid`.
     pub fn report(&mut self) -> Result<Report, Error> {
         self.wait_for_end()?;
+        self.join_supervisor();
         let killed_by = match self.board.finished() {
             Some(_) => 0,
             None => self.reap_status()?,
@@ -199,13 +224,19 @@ impl Running {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let warning = |(index, call): (usize, &Call)| match call {
+        let warning = |(index, call): (usize, &Call)| {
+            match call {
             _ if !self.board.has_remark(index, WARNED) => None,
             Call::Limit(limit) => Some(format!(
                 "the limit {} could not be raised as asked (no CAP_SYS_RESOURCE); the step has the highest one allowed",
                 limit.resource.name()
             )),
+            Call::SetHostName { .. } => Some(
+                "the host name in steps is this container's: its filter of system calls refuses to set one (sethostname)"
+                    .to_owned(),
+            ),
             call => Some(format!("the step does without this: {call}")),
+        }
         };
         self.calls.iter().enumerate().filter_map(warning).collect()
     }
@@ -245,6 +276,7 @@ impl Drop for Running {
             }
             self.reap();
         }
+        self.join_supervisor();
     }
 }
 
@@ -254,7 +286,7 @@ impl Handle {
     /// # Errors
     /// `ESRCH` if it has ended and was waited for.
     pub fn kill(&self) -> Result<(), Error> {
-        self.signal(libc::SIGKILL)
+        self.send(self.last)
     }
 
     /// Sends a signal. PID 1 passes it to the step's process, except those that no process can take:
@@ -263,6 +295,10 @@ impl Handle {
     /// # Errors
     /// `ESRCH` if the step has ended and was waited for, `EINVAL` for a number that is no signal.
     pub fn signal(&self, signal: i32) -> Result<(), Error> {
+        self.send(if signal == libc::SIGKILL { self.last } else { signal })
+    }
+
+    fn send(&self, signal: i32) -> Result<(), Error> {
         sys::send_signal(self.process.as_fd(), signal)
             .map_err(|errno| Error::Host { call: "pidfd_send_signal", source: errno.into() })
     }

@@ -14,6 +14,7 @@
 mod bpf;
 mod compile;
 mod list;
+mod notifier;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::CapabilitySet;
 
 pub use bpf::Instruction;
+pub(crate) use notifier::{Matter, OtherAbi, native_architecture, native_number, notifier};
 
 /// A program for the kernel that decides about every system call. A clone shares it.
 #[derive(Clone, Debug, PartialEq, Eq)]

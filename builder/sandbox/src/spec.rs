@@ -9,15 +9,16 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use zeroize::Zeroize;
-
-use crate::{CapabilitySet, Membership};
+use crate::emulate::Emulation;
+use crate::{CapabilitySet, Membership, Mode, SecretBytes};
 
 /// One process and the root file system it sees.
 ///
 /// `Debug` prints the names of environment variables and never their values, nor the content of files.
 #[derive(Clone)]
 pub struct Spec {
+    /// How it is kept apart from what is around it.
+    pub mode: Mode,
     /// Where the root file system comes from.
     pub rootfs: Rootfs,
     /// An empty folder on the host, absolute. It stands in where overlayfs wants a layer and there is
@@ -31,8 +32,10 @@ pub struct Spec {
     /// The program and its arguments. A program without a slash is searched in `PATH` of `env`, inside
     /// the root.
     pub argv: Vec<OsString>,
-    /// The whole environment, in order. Nothing is added.
+    /// The environment, in order, to which the next is added and nothing else.
     pub env: Vec<(OsString, OsString)>,
+    /// Variables whose values are secrets.
+    pub secret_env: Vec<(OsString, SecretBytes)>,
     /// The working directory, absolute inside the root. It must exist.
     pub cwd: PathBuf,
     /// The ids the process runs with.
@@ -57,6 +60,8 @@ pub struct Spec {
     pub limits: Vec<ResourceLimit>,
     /// Control groups that it runs in, as [`Group::memberships`](crate::Group::memberships) has them. They outlive it.
     pub groups: Vec<Membership>,
+    /// How owners are emulated, in a step that has one id.
+    pub emulation: Option<Emulation>,
 }
 
 impl Spec {
@@ -69,7 +74,8 @@ impl Spec {
 
 impl fmt::Debug for Spec {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&OsString> = self.env.iter().map(|(name, _)| name).collect();
+        let secret = self.secret_env.iter().map(|(name, _)| name);
+        let names: Vec<&OsString> = self.env.iter().map(|(name, _)| name).chain(secret).collect();
         formatter
             .debug_struct("Spec")
             .field("rootfs", &self.rootfs)
@@ -157,7 +163,7 @@ pub enum MountKind {
     /// A read-only file in memory that is never swapped: a secret, a here-document.
     File {
         /// What is in it.
-        content: FileContent,
+        content: SecretBytes,
         /// Permission bits. Without any execute bit the mount is `noexec`.
         mode: u32,
         /// Owner.
@@ -165,22 +171,6 @@ pub enum MountKind {
         /// Group.
         gid: u32,
     },
-}
-
-/// Bytes of a file that must not be printed. They are overwritten when they are dropped.
-#[derive(Clone, PartialEq, Eq)]
-pub struct FileContent(pub Vec<u8>);
-
-impl Drop for FileContent {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
-}
-
-impl fmt::Debug for FileContent {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "FileContent({} bytes)", self.0.len())
-    }
 }
 
 /// Numeric ids of the process.

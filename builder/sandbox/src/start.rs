@@ -23,7 +23,9 @@ use crate::forget::Confided;
 use crate::plan::names_in;
 use crate::stdio::{Streams, raise};
 use crate::sys::{self, Cloned, SharedBoard, Stack, Strings};
-use crate::{Error, Kernel, Namespaces, Network, Running, Slot, Spec, Stdio, Zygote, plan};
+use crate::{
+    Error, Isolation, Kernel, Namespaces, Network, Running, Slot, Spec, Stdio, Zygote, emulate, plan, procfs,
+};
 
 /// Starts the process of `spec`, and returns once its program runs (`execve` succeeded).
 ///
@@ -59,12 +61,22 @@ pub(crate) fn start_by(
     let mut own = spec.groups.iter().filter(|group| group.unified).peekable();
     let in_own = own.peek().is_some();
     let by_own = spec.protect_kernel_paths && in_own && own.all(|group| forbid_in(&group.folder));
-    let filters_devices = by_own || !in_own && zygote.is_some_and(Zygote::filters_devices);
+    let has_mounts = spec.mode.isolation == Isolation::Namespaces && !spec.mode.has_user_namespace();
+    let filters_devices = by_own || has_mounts && !in_own && zygote.is_some_and(Zygote::filters_devices);
     let kernel = Kernel { filters_devices, ..*kernel };
-    let planned = |kernel: &Kernel| plan(spec, window, kernel);
+    let answers = Answers::of(spec)?;
+    let has_listener = answers.is_some();
+    let planned = |kernel: &Kernel| {
+        let mut calls = plan(spec, window, kernel)?;
+        if !has_listener {
+            // See `procfs` whom it is not for.
+            calls.retain(|call| !matches!(call, Call::InstallListener { .. }));
+        }
+        Ok(calls)
+    };
     let calls = planned(&kernel)?;
     let unfiltered = || planned(&Kernel { filters_devices: by_own, ..kernel });
-    start_calls(calls, stdio, &spec.network, zygote, unfiltered)
+    start_calls(calls, stdio, &spec.network, zygote, answers, unfiltered)
 }
 
 /// Starts a prepared plan as it is, by a clone of this process: a test takes a guard out of a plan, and sees what it was for.
@@ -74,7 +86,7 @@ pub(crate) fn start_by(
 /// As [`start`].
 pub fn start_plan(calls: Vec<Call>, stdio: Stdio) -> Result<Running, Error> {
     let again = calls.clone();
-    start_calls(calls, stdio, &Network::Host, None, || Ok(again))
+    start_calls(calls, stdio, &Network::Host, None, None, || Ok(again))
 }
 
 /// Carries a plan out; `without_zygote` is the plan where this process has to clone.
@@ -83,26 +95,21 @@ fn start_calls(
     stdio: Stdio,
     network: &Network,
     zygote: Option<&Zygote>,
+    answers: Option<Answers>,
     without_zygote: impl FnOnce() -> Result<Vec<Call>, Error>,
 ) -> Result<Running, Error> {
     let mut calls = Confided::new(calls);
     let window = stdio.window();
     let (ended, step_alive) = pipe_with(PipeFlags::CLOEXEC).map_err(host("pipe2"))?;
     let (life, alive) = pipe_with(PipeFlags::CLOEXEC).map_err(host("pipe2"))?;
-    let (console, consoles) = match window {
-        Some(_) => {
-            let (ours, theirs) =
-                socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-                    .map_err(host("socketpair"))?;
-            (Some(ours), Some(theirs))
-        }
-        None => (None, None),
-    };
+    let (console, consoles) = pair(window.is_some())?;
+    let (listener, listeners) = pair(answers.is_some())?;
     let network = match network {
         Network::Namespace(namespace) => Some(namespace.try_clone().map_err(dup)?),
         Network::Host | Network::None => None,
     };
-    let gear = Gear { streams: stdio.into_streams(), alive: step_alive, life, console: consoles, network };
+    let streams = stdio.into_streams();
+    let gear = Gear { streams, alive: step_alive, life, console: consoles, network, listener: listeners };
     let (process, board) = match zygote.and_then(|zygote| zygote.clone_step(&calls, &gear)) {
         Some(Ok(cloned)) => {
             drop(gear);
@@ -123,6 +130,27 @@ fn start_calls(
         }
     };
     let mut running = Running::new(process, alive, ended, board);
+    if calls.contains(&Call::AdoptOrphans) {
+        running = running.without_namespace();
+    }
+    // Before the command runs, which is a call that is answered. A child that has ended has told why.
+    if let (Some(listener), Some(answers)) = (listener, answers) {
+        match (receive(&listener), answers) {
+            (Ok([listener, root]), Answers::Owners(opening)) => {
+                running.set_supervisor(opening.answer(listener, root, candidates(&calls))?);
+            }
+            (Ok([listener, root]), Answers::Proc(opening)) => {
+                running.set_supervisor(opening.answer(listener, root)?);
+            }
+            // The kernel has one listener for a process, and another program's was there before.
+            (Err(_), Answers::Proc(opening))
+                if opening.is_needed() && running.board().failure().is_none() =>
+            {
+                return Err(Error::NotInChroot { what: "a secret as a file" });
+            }
+            (Err(_), _) => {}
+        }
+    }
     if !has_started(running.ended())? {
         running.reap();
         return Err(match running.board().failure() {
@@ -131,10 +159,27 @@ fn start_calls(
         });
     }
     if let Some(console) = console {
-        running.set_terminal(receive(&console)?);
+        let [terminal] = receive(&console)?;
+        running.set_terminal(terminal);
     }
     running.set_calls(calls.told());
     Ok(running)
+}
+
+/// Who answers the calls of a step's that the kernel asks about.
+enum Answers {
+    Owners(emulate::Opening),
+    Proc(procfs::Opening),
+}
+
+impl Answers {
+    fn of(spec: &Spec) -> Result<Option<Answers>, Error> {
+        match spec.mode.isolation {
+            Isolation::Chroot if procfs::serves(spec) => Ok(procfs::Opening::of(spec)?.map(Answers::Proc)),
+            Isolation::Chroot => Ok(None),
+            Isolation::Namespaces => Ok(emulate::Opening::of(spec)?.map(Answers::Owners)),
+        }
+    }
 }
 
 /// What a step has of its caller: descriptors.
@@ -146,6 +191,8 @@ pub(crate) struct Gear {
     pub console: Option<OwnedFd>,
     /// The network namespace that it enters.
     pub network: Option<OwnedFd>,
+    /// See [`Child::listener`].
+    pub listener: Option<OwnedFd>,
 }
 
 /// All that the child needs, so that it need not allocate.
@@ -168,6 +215,7 @@ pub(crate) fn child<'a>(
         life: raise(gear.life)?,
         console: gear.console.map(raise).transpose()?,
         network: gear.network.map(raise).transpose()?,
+        listener: gear.listener.map(raise).transpose()?,
         foreign: Vec::new(),
         arguments: arguments(calls),
         stack,
@@ -239,6 +287,7 @@ fn slots(calls: &[Call]) -> usize {
         Call::Overlay(OverlayCall { keep: Slot(slot), .. })
         | Call::Bind { keep: Slot(slot), .. }
         | Call::FileStore { keep: Slot(slot) }
+        | Call::KernelFiles { keep: Slot(slot), .. }
         | Call::File { keep: Slot(slot), .. } => slot + 1,
         _ => 0,
     };
@@ -274,20 +323,44 @@ fn has_started(pipe: BorrowedFd<'_>) -> Result<bool, Error> {
     }
 }
 
-/// Takes the terminal's master from the child. There is none if the child was killed.
-fn receive(console: &OwnedFd) -> Result<OwnedFd, Error> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+/// A socket's two ends, the second one the child's, where they are wanted.
+fn pair(wanted: bool) -> Result<(Option<OwnedFd>, Option<OwnedFd>), Error> {
+    if !wanted {
+        return Ok((None, None));
+    }
+    let both = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    both.map(|(ours, theirs)| (Some(ours), Some(theirs))).map_err(host("socketpair"))
+}
+
+/// Takes descriptors from the child. There is none if the child was killed.
+fn receive<const COUNT: usize>(socket: &OwnedFd) -> Result<[OwnedFd; COUNT], Error> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0_u8];
     let mut data = [std::io::IoSliceMut::new(&mut byte)];
-    recvmsg(console, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC).map_err(host("recvmsg"))?;
-    control
-        .drain()
-        .find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-            _ => None,
-        })
-        .ok_or(Error::Died)
+    recvmsg(socket, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC).map_err(host("recvmsg"))?;
+    let messages = control.drain();
+    let descriptors = messages.filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    descriptors.flatten().collect::<Vec<_>>().try_into().map_err(|_| Error::Died)
+}
+
+/// Where the program may be, in the order in which it is looked for.
+fn candidates(calls: &[Call]) -> Vec<Vec<u8>> {
+    let folder = calls.iter().find_map(|call| match call {
+        Call::EnterWorkingDirectory { path } => Some(path.as_bytes()),
+        _ => None,
+    });
+    let absolute = |path: &CString| match path.as_bytes() {
+        path if path.starts_with(b"/") => path.to_vec(),
+        path => [folder.unwrap_or_default(), b"/", path].concat(),
+    };
+    match calls.last() {
+        Some(Call::Exec { candidates, .. }) => candidates.iter().map(absolute).collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn dup(source: std::io::Error) -> Error {

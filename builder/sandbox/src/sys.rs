@@ -5,18 +5,23 @@
 //! (`setresuid` signals every thread, `sigprocmask` hides two signals, `fork` runs handlers), the
 //! call is made directly.
 
+mod board;
+pub(crate) mod notify;
+mod pages;
+
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_void};
 use std::marker::PhantomData;
 use std::mem;
-use std::ops::Deref;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::io::Errno;
 
 use crate::Instruction;
-use crate::board::{Board, Finished};
+use crate::board::Finished;
+
+pub(crate) use board::SharedBoard;
+pub(crate) use pages::Pages;
 
 /// What `clone_process` returns, twice.
 pub(crate) enum Cloned {
@@ -335,6 +340,12 @@ pub(crate) fn hide_environment() {
     }
 }
 
+/// `unshare(CLONE_NEWUSER)`: this process, which has one thread, is in a new user namespace, and nobody in it yet.
+pub(crate) fn unshare_user() -> Result<(), Errno> {
+    // SAFETY: the call takes no pointer, and no descriptor or memory changes hands by it.
+    check(unsafe { libc::unshare(libc::CLONE_NEWUSER) }.into()).map(drop)
+}
+
 /// `_exit`: no destructor, no handler.
 pub(crate) fn exit(status: i32) -> ! {
     // SAFETY: the call takes no pointer and does not return.
@@ -535,51 +546,4 @@ pub(crate) fn network_of(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 pub(crate) fn place(from: BorrowedFd<'_>, to: c_int) -> Result<(), Errno> {
     // SAFETY: the call takes no pointer; nobody in this process owns 0, 1 and 2.
     check(unsafe { libc::dup2(from.as_raw_fd(), to) }.into()).map(drop)
-}
-
-/// A [`Board`] that a child shares.
-pub(crate) struct SharedBoard {
-    start: NonNull<Board>,
-}
-
-// SAFETY: a board is all atomics, so it may be read and written from any thread.
-unsafe impl Send for SharedBoard {}
-// SAFETY: as above.
-unsafe impl Sync for SharedBoard {}
-
-impl SharedBoard {
-    /// A board of zeros, shared with processes that are cloned from now on.
-    pub fn new() -> Result<SharedBoard, Errno> {
-        map(mem::size_of::<Board>(), libc::MAP_SHARED, None).map(|start| SharedBoard { start: start.cast() })
-    }
-
-    /// A board of zeros, and the file that it is for those who open it.
-    pub fn with_file() -> Result<(SharedBoard, OwnedFd), Errno> {
-        let file = memfd_create(c"board", MemfdFlags::CLOEXEC)?;
-        ftruncate(&file, mem::size_of::<Board>() as u64)?;
-        Ok((SharedBoard::open(file.as_fd())?, file))
-    }
-
-    /// The board that a file is, as [`SharedBoard::with_file`] made it.
-    pub fn open(file: BorrowedFd<'_>) -> Result<SharedBoard, Errno> {
-        let start = map(mem::size_of::<Board>(), libc::MAP_SHARED, Some(file))?;
-        Ok(SharedBoard { start: start.cast() })
-    }
-}
-
-impl Deref for SharedBoard {
-    type Target = Board;
-
-    fn deref(&self) -> &Board {
-        // SAFETY: the mapping is page-aligned, large enough, zeroed by the kernel, which is valid for
-        // atomics, and lives as long as `self`. Nobody cuts the file behind it.
-        unsafe { self.start.as_ref() }
-    }
-}
-
-impl Drop for SharedBoard {
-    fn drop(&mut self) {
-        // SAFETY: it was mapped with this length, and no reference outlives `self`.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), mem::size_of::<Board>()) };
-    }
 }

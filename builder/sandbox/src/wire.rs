@@ -213,7 +213,7 @@ record!(WindowSize { rows, columns });
 record!(ResourceLimit { resource, soft, hard });
 record!(MountPoint { path, stays });
 record!(NewFileSystem { kind, name, flags, options });
-record!(OverlayCall { lowers, writable, method, keep });
+record!(OverlayCall { lowers, writable, user_marks, method, keep });
 
 /// An enum: of each variant a number and its fields. One that is not named does not compile.
 macro_rules! variants {
@@ -294,14 +294,22 @@ variants!(Call {
     37 ForbidDevices { made, usable };
     38 JoinGroup { folder, unified };
     39 EnterNetwork;
+    40 AdoptOrphans;
+    41 ChangeRoot { path };
+    42 DieWithParent;
+    43 InstallListener { filter };
+    44 KernelFiles { kind, readonly, keep };
 });
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::emulate::Emulation;
     use crate::{
-        FileContent, Kernel, Membership, Mount, MountKind, Network, RootKind, Rootfs, Spec, User, Writable,
-        plan,
+        Kernel, Membership, Mode, Mount, MountKind, Network, RootKind, Rootfs, SecretBytes, Spec, User,
+        Writable, plan,
     };
 
     /// Plans that have every call.
@@ -321,19 +329,26 @@ mod tests {
             },
             Mount {
                 target: "/run/secrets/k".into(),
-                kind: MountKind::File { content: FileContent(vec![0, 255, 7]), mode: 0o400, uid: 1, gid: 2 },
+                kind: MountKind::File {
+                    content: SecretBytes::copy(&[0, 255, 7]),
+                    mode: 0o400,
+                    uid: 1,
+                    gid: 2,
+                },
             },
         ];
         let lowers = (0..3).map(|n| format!("/layers/{n}").into()).collect();
         let writable = Writable { upper: "/u".into(), work: "/w".into() };
         let user = |uid| User { uid, gid: 5, additional_gids: vec![5, 6] };
         let spec = |uid| Spec {
+            mode: Mode::ROOT,
             rootfs: Rootfs::Overlay { lowers: Vec::clone(&lowers), writable: writable.clone() },
             empty: "/empty".into(),
             readonly_root: true,
             mounts: mounts.clone(),
             argv: vec!["sh".into(), "-c".into(), "".into()],
             env: vec![("PATH".into(), "/bin:/usr/bin".into())],
+            secret_env: vec![("TOKEN".into(), SecretBytes::copy(b"hidden"))],
             cwd: "/w".into(),
             user: user(uid),
             hostname: "host".into(),
@@ -344,8 +359,11 @@ mod tests {
             shm_size_bytes: 1 << 20,
             limits: vec![ResourceLimit { resource: Resource::Nofile, soft: 10, hard: u64::MAX }],
             groups: vec![Membership { folder: "/sys/fs/cgroup/kiln.1.0/0".into(), unified: true }],
+            emulation: None,
         };
         let new = Kernel {
+            mounts_proc: true,
+            mounts_sysfs: true,
             new_mount_api: true,
             mount_setattr: true,
             lowerdir_append: true,
@@ -362,9 +380,23 @@ mod tests {
         vec![
             plan(&spec(0), window, &new).expect("a good spec"),
             plan(&spec(1000), None, &new).expect("a good spec"),
+            plan(&in_chroot(spec(1000)), None, &new).expect("a good spec"),
+            plan(&emulated(spec(1000)), None, &new).expect("a good spec"),
             plan(&Spec { network: Network::Namespace(namespace), ..spec(0) }, None, &old)
                 .expect("a good spec"),
         ]
+    }
+
+    fn emulated(spec: Spec) -> Spec {
+        let emulation =
+            Emulation { owners: Arc::new(()), records: Arc::default(), mounts: Default::default() };
+        Spec { mode: Mode::SINGLE, emulation: Some(emulation), ..spec }
+    }
+
+    fn in_chroot(spec: Spec) -> Spec {
+        let rootfs = Rootfs::Directory { path: "/root".into() };
+        let (mounts, network) = (Vec::new(), Network::Host);
+        Spec { mode: Mode::CHROOT, rootfs, mounts, network, readonly_root: false, ..spec }
     }
 
     #[test]
@@ -385,7 +417,7 @@ mod tests {
                 out[0]
             })
             .collect();
-        assert_eq!(numbers, (0..=39).collect());
+        assert_eq!(numbers, (0..=44).collect());
     }
 
     #[test]

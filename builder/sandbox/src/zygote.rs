@@ -20,6 +20,8 @@
 //! - Where it cannot be told what to clone, a step is cloned by the caller itself; where it was told and does not answer, by
 //!   nobody, because there may be one.
 
+mod spare;
+
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -45,12 +47,16 @@ use crate::stdio::Streams;
 use crate::sys::{self, Cloned, SharedBoard, Stack};
 use crate::{Call, Error, Kernel, Running, Spec, Stdio, wire};
 
-/// The most descriptors of an order: the board, three pipes' ends, three streams and a network namespace.
-const DESCRIPTORS: usize = 8;
+use spare::{Spares, suits};
+
+/// The most descriptors of an order: the board, two pipes' ends, three streams, two sockets and a network namespace.
+const DESCRIPTORS: usize = 9;
 /// How an order begins: the plan's length in bytes, and which of the optional descriptors there are.
 const HEADER_BYTES: usize = 9;
 /// How long its end is waited for until it is killed.
 const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// Beside the optional descriptors: the step is one that a spare can become.
+const USUAL: u8 = 1 << 7;
 /// Instead of a plan's length: keep what is cloned from devices.
 const FILTER_DEVICES: u64 = u64::MAX;
 /// The answer of a zygote that could not even try; any other is the error of the clone, or 0.
@@ -120,7 +126,8 @@ impl Zygote {
         let (board, file) = SharedBoard::with_file().ok()?;
         let plan = Zeroizing::new(wire::encode(calls));
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        if ask(socket.as_fd(), &plan, file.as_fd(), gear).is_err() {
+        let is_usual = suits(calls);
+        if ask(socket.as_fd(), &plan, is_usual, file.as_fd(), gear).is_err() {
             // What was sent of this order must not be taken for a part of it with the next one.
             let _told = shutdown(&*socket, Shutdown::Both);
             return None;
@@ -148,14 +155,24 @@ impl Drop for Zygote {
     fn drop(&mut self) {
         // It ends when it has read this, also where no signal can be sent to it.
         let socket = self.socket.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let _told = shutdown(&*socket, Shutdown::Both);
+        let _told = shutdown(&*socket, Shutdown::Write);
         // It is given time to tidy up behind itself; a stopped one hears nothing but this. Where it fails it has ended already.
         let end = PollFd::from_borrowed_fd(self.process.as_fd(), PollFlags::IN);
         let _ended = poll(&mut [end], Some(&PATIENCE));
         let _killed = sys::send_signal(self.process.as_fd(), libc::SIGKILL);
-        let options = WaitIdOptions::EXITED | WaitIdOptions::from_bits_retain(libc::__WALL as u32);
-        while matches!(waitid(WaitId::PidFd(self.process.as_fd()), options), Err(Errno::INTR)) {}
+        bury(self.process.as_fd());
+        // Its last word: a spare that nobody needed, which is a child of this process.
+        let _told = shutdown(&*socket, Shutdown::Read);
+        if let Ok((_, spares)) = hear::<{ size_of::<i32>() }>(socket.as_fd()) {
+            spares.iter().for_each(|spare| bury(spare.as_fd()));
+        }
     }
+}
+
+/// Waits for the end of a child that has none of the usual ways to tell of it.
+fn bury(process: BorrowedFd<'_>) {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::from_bits_retain(libc::__WALL as u32);
+    while matches!(waitid(WaitId::PidFd(process), options), Err(Errno::INTR)) {}
 }
 
 /// Whether this is the only thread of the process.
@@ -164,11 +181,17 @@ fn has_one_thread() -> bool {
 }
 
 /// Sends an order.
-fn ask(socket: BorrowedFd<'_>, plan: &[u8], board: BorrowedFd<'_>, gear: &Gear) -> Result<(), Errno> {
+fn ask(
+    socket: BorrowedFd<'_>,
+    plan: &[u8],
+    is_usual: bool,
+    board: BorrowedFd<'_>,
+    gear: &Gear,
+) -> Result<(), Errno> {
     let Streams { stdin, stdout, stderr } = &gear.streams;
-    let optional = [stdin, stdout, stderr, &gear.console, &gear.network];
+    let optional = [stdin, stdout, stderr, &gear.console, &gear.network, &gear.listener];
     let there = (0..).zip(optional).fold(0_u8, |mask, (bit, fd)| mask | u8::from(fd.is_some()) << bit);
-    let header = order_header(plan.len() as u64, there);
+    let header = order_header(plan.len() as u64, if is_usual { there | USUAL } else { there });
     let needed = [board, gear.alive.as_fd(), gear.life.as_fd()];
     let descriptors: Vec<_> =
         needed.into_iter().chain(optional.into_iter().flatten().map(AsFd::as_fd)).collect();
@@ -247,8 +270,9 @@ fn serve(socket: &OwnedFd) {
     sys::hide_environment();
     let Ok(stack) = Stack::new() else { return };
     let mut filtered = None;
-    while let Ok(order) = Asked::receive(socket.as_fd()) {
-        let Asked::ForStep(order) = order else {
+    let mut spares = Spares::new();
+    while let Ok(asked) = Asked::receive(socket.as_fd()) {
+        let Asked::ForStep(order) = asked else {
             filtered = filtered.or_else(DeviceFilter::make);
             let answer = if filtered.is_some() { 0 } else { FAILED };
             if tell(socket.as_fd(), &[IoSlice::new(&answer.to_ne_bytes())], &[]).is_err() {
@@ -256,7 +280,14 @@ fn serve(socket: &OwnedFd) {
             }
             continue;
         };
-        let cloned = order.and_then(|order| order.carry_out(&stack, filtered.as_ref()));
+        // What came is overwritten when this is done: the next spare is a copy of all that there is then.
+        let cloned = match spares.take(&order) {
+            Some(process) => {
+                drop(order);
+                Some(Ok(process))
+            }
+            None => order.read().and_then(|order| order.carry_out(&stack, filtered.as_ref())),
+        };
         let answer = match &cloned {
             Some(Ok(_)) => 0,
             Some(Err(errno)) => errno.raw_os_error(),
@@ -267,9 +298,14 @@ fn serve(socket: &OwnedFd) {
         if tell(socket.as_fd(), &[IoSlice::new(&answer.to_ne_bytes())], &descriptors).is_err() {
             break;
         }
+        spares.make(&stack, filtered.as_ref());
     }
+    let left = spares.end();
     if let Some(filter) = filtered {
         filter.remove();
+    }
+    if let Some(process) = left {
+        let _told = tell(socket.as_fd(), &[IoSlice::new(&0_i32.to_ne_bytes())], &[process.as_fd()]);
     }
 }
 
@@ -277,8 +313,8 @@ fn serve(socket: &OwnedFd) {
 enum Asked {
     /// To keep what it clones from devices.
     FilterDevices,
-    /// To clone; `None` is an order that cannot be carried out.
-    ForStep(Option<Order>),
+    /// To clone.
+    ForStep(RawOrder),
 }
 
 impl Asked {
@@ -299,7 +335,34 @@ impl Asked {
                 Err(errno) => return Err(errno),
             }
         }
-        Ok(Asked::ForStep(Order::of(&plan, there, descriptors)))
+        Ok(Asked::ForStep(RawOrder { there, plan, descriptors }))
+    }
+}
+
+/// An order as it came. It is overwritten when it is dropped.
+struct RawOrder {
+    /// Which of the optional descriptors there are, and [`USUAL`].
+    there: u8,
+    plan: Zeroizing<Vec<u8>>,
+    descriptors: Vec<OwnedFd>,
+}
+
+impl RawOrder {
+    /// What is to be cloned; none where the order cannot be carried out.
+    fn read(self) -> Option<Order> {
+        Order::of(&self.plan, self.there, self.descriptors)
+    }
+
+    /// Whether a spare can become what is ordered.
+    fn is_usual(&self) -> bool {
+        self.there & USUAL != 0
+    }
+
+    /// Sends it on.
+    fn pass_on(&self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
+        let header = order_header(self.plan.len() as u64, self.there);
+        let descriptors: Vec<_> = self.descriptors.iter().map(AsFd::as_fd).collect();
+        tell(socket, &[IoSlice::new(&header), IoSlice::new(&self.plan)], &descriptors)
     }
 }
 
@@ -319,7 +382,8 @@ impl Order {
             _ => descriptors.next().map(Some),
         };
         let streams = Streams { stdin: optional(0)?, stdout: optional(1)?, stderr: optional(2)? };
-        let gear = Gear { streams, alive, life, console: optional(3)?, network: optional(4)? };
+        let (console, network, listener) = (optional(3)?, optional(4)?, optional(5)?);
+        let gear = Gear { streams, alive, life, console, network, listener };
         Some(Order {
             calls: Confided::new(wire::decode(plan)?),
             board: SharedBoard::open(board.as_fd()).ok()?,
@@ -332,6 +396,13 @@ impl Order {
         // The zygote has no command line any more that would have to be hidden.
         let child = child(&self.calls, &self.board, self.gear, stack, Vec::new()).ok();
         child.map(|child| clone(child, libc::CLONE_PARENT, filter))
+    }
+
+    /// Makes this process the step's first one. Returns where that cannot be; the caller hears that it ended.
+    fn become_step(self, stack: &Stack) {
+        if let Ok(child) = child(&self.calls, &self.board, self.gear, stack, Vec::new()) {
+            child.run();
+        }
     }
 }
 
@@ -362,7 +433,7 @@ mod tests {
         let (ended, alive) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
         let (life, _caller) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
         let streams = Streams { stdin: None, stdout: None, stderr: None };
-        let gear = Gear { streams, alive, life, console: None, network: None };
+        let gear = Gear { streams, alive, life, console: None, network: None, listener: None };
         let answerer = thread::spawn(move || answer(theirs));
         let heard = zygote.clone_step(&[Call::Spawn], &gear).map(|cloned| cloned.map(drop));
         answerer.join().expect("it does not panic");
@@ -372,8 +443,8 @@ mod tests {
     }
 
     fn take_order(socket: &OwnedFd) {
-        let Ok(Asked::ForStep(Some(order))) = Asked::receive(socket.as_fd()) else { panic!("no order came") };
-        assert_eq!(*order.calls, [Call::Spawn]);
+        let Ok(Asked::ForStep(order)) = Asked::receive(socket.as_fd()) else { panic!("no order came") };
+        assert_eq!(*order.read().expect("it can be read").calls, [Call::Spawn]);
     }
 
     fn say(socket: &OwnedFd, answer: i32) {

@@ -16,12 +16,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use sandbox::{Error, FileContent, MountKind, Status, Stdio, User, WindowSize, Zygote};
+use sandbox::{Error, MountKind, SecretBytes, Status, Stdio, User, WindowSize, Zygote};
 
 use crate::support::{Step, text};
 
 /// Set for the process that is killed; it names the file to tell about itself in.
 const HELPER: &str = "KILN_ZYGOTE_HELPER";
+/// Set for the process that ends its zygote in good order.
+const ENDS: &str = "KILN_ZYGOTE_ENDS";
 /// What the helper's step sleeps, to be found by.
 const SLEEP: &str = "98771";
 
@@ -40,7 +42,17 @@ fn main() {
         thread::sleep(Duration::from_secs(100));
         exit(0);
     }
-    let tests: [(&str, Test); 8] = [
+    if std::env::var_os(ENDS).is_some() {
+        for _ in 0..3 {
+            assert_eq!(step.output("echo one"), "one\n");
+            step.renew();
+        }
+        assert!(children().len() > 1, "the zygote, and a spare");
+        drop((step, zygote));
+        assert_eq!(children(), [""; 0]);
+        exit(0);
+    }
+    let tests: [(&str, Test); 9] = [
         ("a_step_is_as_any_other", a_step_is_as_any_other),
         ("errors_are_told", errors_are_told),
         ("large_plans_arrive", large_plans_arrive),
@@ -48,6 +60,7 @@ fn main() {
         ("steps_run_side_by_side", steps_run_side_by_side),
         ("it_holds_nothing_and_hears_no_signal", it_holds_nothing_and_hears_no_signal),
         ("it_ends_with_its_caller", it_ends_with_its_caller),
+        ("it_leaves_nobody", it_leaves_nobody),
         // The last: there is none after it.
         ("without_it_steps_run", without_it_steps_run),
     ];
@@ -79,13 +92,13 @@ fn zygote_id() -> Pid {
 }
 
 fn a_step_is_as_any_other(_: &Arc<Zygote>, step: &mut Step) {
-    let content = FileContent(b"hidden".to_vec());
+    let content = SecretBytes::copy(b"hidden");
     step.mount("/run/key", MountKind::File { content, mode: 0o400, uid: 7, gid: 8 });
     step.spec.user = User { uid: 7, gid: 8, additional_gids: vec![8, 9] };
     step.spec.env.push(("GREETING".into(), "good\nday".into()));
     let script = "cat /proc/1/comm; tr '\\0' ' ' < /proc/1/cmdline | awk '{ print $1, NF }'; id -u; id -G; cat /run/key; \
                   echo; echo \"$GREETING\"; ls /proc/self/fd | wc -l; cat /proc/1/mem && exit 1; cd /proc; \
-                  echo [0-9]*; exit 3";
+                  echo [0-9]*; head -c 20000000 /dev/zero | tail -c 20000000 > /dev/null; exit 3";
     let outcome = step.run(script);
     // `ls` has three descriptors and the folder.
     assert_eq!(
@@ -94,7 +107,8 @@ fn a_step_is_as_any_other(_: &Arc<Zygote>, step: &mut Step) {
         outcome.stderr
     );
     assert_eq!(outcome.report.status, Status::Exited(3));
-    assert!(outcome.report.largest_process_bytes.is_some(), "what the caller holds is not in it");
+    let largest = outcome.report.largest_process_bytes;
+    assert!(largest.is_some_and(|bytes| (20_000_000..80_000_000).contains(&bytes)), "of `tail`: {largest:?}");
     step.spec.mounts.clear();
     step.spec.user = User::default();
     step.renew();
@@ -168,7 +182,10 @@ fn it_holds_nothing_and_hears_no_signal(_: &Arc<Zygote>, step: &mut Step) {
     step.script("sleep 0.2");
     let (running, _, _) = step.start().expect("the step starts");
     let held = fs::read_dir(format!("/proc/{}/fd", id.as_raw_nonzero())).expect("it lives").count();
-    assert!(held <= 3, "its socket, and the folders of two control groups: {held}");
+    assert!(
+        held <= 6,
+        "its socket, the folders of two control groups, the mounts, and a spare with its socket: {held}"
+    );
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         kill_process(id, signal).expect("it lives");
     }
@@ -190,6 +207,18 @@ fn it_ends_with_its_caller(_: &Arc<Zygote>, step: &mut Step) {
     helper.kill().expect("it runs");
     helper.wait().expect("it ends");
     wait_until("nothing is left of it", || !sleeps() && !PathBuf::from(format!("/proc/{id}")).exists());
+}
+
+fn it_leaves_nobody(_: &Arc<Zygote>, step: &mut Step) {
+    let mut helper = Command::new(std::env::current_exe().expect("there is /proc"));
+    let status = helper.env(ENDS, "1").env("TMPDIR", step.folder.path()).status();
+    assert!(status.expect("this test can be started again").success());
+}
+
+/// The children of this thread, dead ones included.
+fn children() -> Vec<String> {
+    let children = fs::read_to_string("/proc/thread-self/children").expect("there is /proc");
+    children.split_whitespace().map(str::to_owned).collect()
 }
 
 /// Whether the helper's step runs.

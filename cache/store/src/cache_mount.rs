@@ -5,17 +5,24 @@
 //! gets its name by a rename: mode, owner and seed are of its first use, and nobody sees it half seeded.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io,
     ops::ControlFlow,
-    os::unix::fs::{PermissionsExt, chown},
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::{
+            ffi::OsStrExt,
+            fs::{PermissionsExt, chown},
+        },
+    },
     path::{Path, PathBuf},
     time::{Duration, UNIX_EPOCH},
 };
 
 use oci::Digest;
 use rustix::{
-    fs::{CWD, RenameFlags},
+    fs::{AtFlags, CWD, FileType, RenameFlags, renameat, renameat_with, statat},
     io::Errno,
 };
 
@@ -23,6 +30,7 @@ use crate::{
     Error, Lease, Result, Store, Waiting,
     contents::drop_rest,
     flock::{self, Hold},
+    layout::Layout,
     lock::poll,
 };
 
@@ -65,6 +73,69 @@ impl CacheMount {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Moves it to a free name in a folder below the state folder, for who cannot mount. Where it went is noted before: when
+    /// its user is killed, whoever comes next brings it back. Nobody else may use it meanwhile.
+    ///
+    /// # Errors
+    /// The kernel does not move it, as between file systems, or nothing can be noted.
+    pub fn lend(&self, folder: impl AsFd, name: &OsStr) -> std::result::Result<(), Errno> {
+        let place = fs::read_link(format!("/proc/self/fd/{}", folder.as_fd().as_raw_fd()));
+        let noted =
+            place.and_then(|place| fs::write(note(&self.path), place.join(name).as_os_str().as_bytes()));
+        noted.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        renameat(CWD, &self.path, folder, name)
+    }
+
+    /// Takes back what was lent. Where something else is there by now than a folder, it is left, and the mount is made anew.
+    ///
+    /// # Errors
+    /// The kernel does not move it.
+    pub fn give_back(&self, folder: impl AsFd, name: &OsStr) -> io::Result<()> {
+        let is_folder = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Directory);
+        if is_folder {
+            renameat_with(&folder, name, CWD, &self.path, RenameFlags::NOREPLACE)?;
+        }
+        fs::remove_file(note(&self.path))
+    }
+}
+
+/// Where it is noted that a copy was lent.
+fn note(copy: &Path) -> PathBuf {
+    copy.with_extension("lent")
+}
+
+/// Brings back a copy that was lent by somebody who was killed. Its lock is held.
+fn recover(copy: &Path) -> Result<()> {
+    let note = note(copy);
+    let place = match fs::read(&note) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        place => place.map_err(|e| Error::io("read", &note, e))?,
+    };
+    let place = Path::new(OsStr::from_bytes(&place));
+    if place.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+        match rustix::fs::renameat_with(CWD, place, CWD, copy, RenameFlags::NOREPLACE) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(Error::io("bring back", copy, errno.into())),
+        }
+    }
+    fs::remove_file(&note).map_err(|e| Error::io("remove", note, e))
+}
+
+/// Brings back what killed builds had lent, before their folders go.
+pub(crate) fn bring_back(layout: &Layout) -> Result<()> {
+    for mount in crate::lease::list(&layout.mounts())? {
+        let folder = layout.mounts().join(mount);
+        for name in crate::lease::list(&folder)? {
+            let Some(copy) = name.strip_suffix(".lent") else { continue };
+            let lock = folder.join(format!("{copy}.lock"));
+            if let Some(_lock) = try_here(&lock, Hold::Exclusive)? {
+                recover(&folder.join(copy))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A cache mount that exists.
@@ -107,6 +178,9 @@ impl Store {
         // Tells the last use; who cannot stamp can still build.
         let _stamped = lock.set_modified(UNIX_EPOCH + Duration::from_secs(self.clock().epoch().0));
         let path = folder.join(copy.to_string());
+        if !path.exists() {
+            recover(&path)?;
+        }
         if !path.exists() {
             make_copy(lease, spec, seed, &path)?;
         }
@@ -253,5 +327,36 @@ mod tests {
             assert!(store.remove_cache_mount(&lease, &id).expect("asked"), "{id}");
             assert!(!store.remove_cache_mount(&lease, &id).expect("asked"), "{id}: it is gone");
         }
+    }
+
+    #[test]
+    fn a_copy_that_was_lent_comes_back_from_who_was_killed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = Options::new(folder.path().join("root"), Clock::new(|| UNIX_EPOCH));
+        let store = Store::open(options).expect("opened");
+        let lease = store.lease().expect("a lease");
+        let spec = CacheMountSpec { id: "c".into(), sharing: Sharing::Locked, mode: 0o755, owner: None };
+        let mount = || {
+            let mut once = |_: &Waiting| ControlFlow::Break(());
+            store.cache_mount(&lease, &spec, None, &mut once).expect("asked").expect("it is free")
+        };
+        let away = lease.new_folder().expect("a folder");
+        let open = || File::open(&away).expect("it is there");
+        let lent = mount();
+        fs::write(lent.path().join("f"), "1").expect("written");
+        lent.lend(open(), "at".as_ref()).expect("lent");
+        assert!(away.join("at/f").exists() && !lent.path().exists());
+        // Its user is gone, and nobody has given it back.
+        drop(lent);
+        let again = mount();
+        assert_eq!(fs::read_to_string(again.path().join("f")).expect("it is back"), "1");
+        again.lend(open(), "at".as_ref()).expect("lent");
+        again.give_back(open(), "at".as_ref()).expect("given back");
+        let path = again.path().to_owned();
+        assert!(path.join("f").exists() && !note(&path).exists());
+        again.lend(open(), "at".as_ref()).expect("lent");
+        drop(again);
+        bring_back(store.layout()).expect("brought back");
+        assert!(path.join("f").exists() && !note(&path).exists());
     }
 }

@@ -226,7 +226,8 @@ impl Error {
                 root.display()
             )),
             Error::DiskFull { path, .. } => Some(format!(
-                "free space on the file system of `{}` , or put the state folder elsewhere with `--root DIR`",
+                "`kiln prune` removes what no image needs; or free space on the file system of `{}`, or put the state folder elsewhere \
+                 with `--root DIR`",
                 path.display()
             )),
             Error::NotWritable { .. } => {
@@ -239,10 +240,9 @@ impl Error {
                 "use the program that wrote it, or another folder with `--root DIR`, or delete `{}`",
                 root.display()
             )),
-            Error::OtherIdMap { root, .. } => Some(format!(
-                "use another folder with `--root DIR`, or delete `{}` as the user who made it",
-                root.display()
-            )),
+            Error::OtherIdMap { found, .. } => {
+                Some(format!("{}, or name another folder with `--root DIR`", found.way()))
+            }
             Error::BadFormat { path, .. } => {
                 let root = path.parent().unwrap_or(path);
                 Some(format!("delete the state folder: `rm -rf {}`", root.display()))

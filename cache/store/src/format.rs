@@ -81,9 +81,21 @@ pub(crate) fn check_or_create(layout: &Layout, id_map: &IdMap) -> Result<()> {
     check(layout, &bytes, id_map)
 }
 
-/// Whether the state folder is there and this program can use it.
-pub(crate) fn fits(layout: &Layout, id_map: &IdMap) -> bool {
-    fs::read(layout.format()).is_ok_and(|bytes| check(layout, &bytes, id_map).is_ok())
+impl IdMap {
+    /// What a state folder says of itself; none where there is none, or one that this program cannot use.
+    pub fn of_folder(root: &Path) -> Option<IdMap> {
+        let format: Format = serde_json::from_slice(&fs::read(Layout::new(root).format()).ok()?).ok()?;
+        (format.format == FORMAT).then_some(format.id_map)
+    }
+
+    /// Who has it: the mode that `--sandbox` names, and the user.
+    pub(crate) fn way(&self) -> String {
+        match self {
+            IdMap::Root => "run Kiln as root (`sudo kiln …`)".to_owned(),
+            IdMap::SubIds { .. } => "use `--sandbox=subids` as the user with these sub-ids".to_owned(),
+            IdMap::Single { uid, .. } => format!("use `--sandbox=single` as user {uid}"),
+        }
+    }
 }
 
 fn check(layout: &Layout, bytes: &[u8], id_map: &IdMap) -> Result<()> {

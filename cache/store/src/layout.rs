@@ -30,6 +30,7 @@ use tree::LayerId;
 /// | `secret-key`       | the key of the marks of secrets                                   | who first needs it |
 /// | `built/HEX`        | what the last builds did, step by step                            | rename from `tmp` |
 /// | `look.json`        | what the last automatic collection found                          | rename from `tmp` |
+/// | `unmarked`         | nothing: layers may lack overlayfs's marks                        | rename from `tmp` |
 /// | `generation`       | a token that changes when memos are void                          | database's writer |
 #[derive(Debug)]
 pub(crate) struct Layout {
@@ -84,6 +85,10 @@ impl Layout {
 
     pub(crate) fn format(&self) -> PathBuf {
         self.root.join("format.json")
+    }
+
+    pub(crate) fn unmarked(&self) -> PathBuf {
+        self.root.join("unmarked")
     }
 
     pub(crate) fn database(&self) -> PathBuf {

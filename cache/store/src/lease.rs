@@ -115,6 +115,7 @@ impl Store {
     /// The first thing that cannot be removed; its lease then stays, for the next sweep.
     pub fn sweep(&self) -> Result<u64> {
         let mut swept = 0;
+        crate::cache_mount::bring_back(self.layout())?;
         for name in list(&self.layout().leases())? {
             swept += u64::from(sweep_lease(self.layout(), &name)?);
         }
@@ -156,6 +157,11 @@ impl Lease {
     /// The lease's name, unique for all time.
     pub fn id(&self) -> &str {
         &self.0.id
+    }
+
+    /// Whether a path is below the lease's own folder.
+    pub fn holds(&self, path: &Path) -> bool {
+        path.starts_with(&self.0.folder)
     }
 
     /// Makes an empty folder, mode 0755, on the file system of the layers. It is removed with the lease, unless

@@ -36,6 +36,7 @@ mod layout;
 mod lease;
 mod ledger;
 mod lock;
+mod marks;
 mod measure;
 mod memo;
 mod others;

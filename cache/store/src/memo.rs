@@ -28,7 +28,6 @@ use crate::{
     Answer, BootId, Error, IdMap, Lease, Result, StatKey, Store, answer,
     contents::Contents,
     database::{Durability, Fault},
-    format,
     image::{has_image, tagged},
     layout::{Kind, Layout},
     lease::Pin,
@@ -55,6 +54,7 @@ pub struct Claims {
 pub struct Memos {
     layout: Layout,
     boot: BootId,
+    id_map: IdMap,
 }
 
 /// The file about a file outside.
@@ -72,9 +72,14 @@ struct Written {
 
 impl Memos {
     /// Those of the state folder at `root`; none where there is no such folder, or one that this program could not use.
-    pub fn at(root: &Path, id_map: &IdMap, boot: BootId) -> Option<Memos> {
-        let layout = Layout::new(root);
-        format::fits(&layout, id_map).then_some(Memos { layout, boot })
+    pub fn at(root: &Path, boot: BootId) -> Option<Memos> {
+        let id_map = IdMap::of_folder(root)?;
+        Some(Memos { layout: Layout::new(root), boot, id_map })
+    }
+
+    /// How owners stand in the state folder's inodes: of no concern to what was remembered.
+    pub fn id_map(&self) -> &IdMap {
+        &self.id_map
     }
 
     pub(crate) fn layout(&self) -> &Layout {

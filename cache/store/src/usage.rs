@@ -2,6 +2,8 @@
 
 use oci::Epoch;
 
+use crate::Took;
+
 /// What an entry is. The words are BuildKit's, but for `image`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UsageType {
@@ -78,6 +80,8 @@ pub struct Usage {
     pub mutable: bool,
     /// What it would cost to have it again, in milliseconds; an estimate where nothing was measured.
     pub cost_ms: u64,
+    /// What the last step took of the machine that made it, if a process of it ran.
+    pub took: Option<Took>,
 }
 
 impl Usage {
@@ -96,6 +100,7 @@ impl Usage {
             shared: false,
             mutable: false,
             cost_ms: 0,
+            took: None,
         }
     }
 }

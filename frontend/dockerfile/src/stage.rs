@@ -98,7 +98,6 @@ impl Lowerer<'_> {
         let base = usize::from(!matches!(planned.base, Origin::Empty | Origin::Stage(_)));
         let alone = self.plan.stages.len() == 1 && self.plan.images_used == 0;
         let stage = match planned.stage.name() {
-            _ if alone => String::new(),
             Some(name) => name.to_owned(),
             None => format!("stage-{index}"),
         };
@@ -108,6 +107,7 @@ impl Lowerer<'_> {
                 _ => planned.platform.as_ref().unwrap_or(self.platform).clone(),
             }),
             stage,
+            is_shown: !alone,
             total: base + planned.steps.iter().filter(makes_layer).count(),
             named: 0,
             ignore_cache: self.request.ignores_cache_of(planned.stage.name()),

@@ -135,8 +135,10 @@ impl State {
 pub(crate) struct Progress {
     /// The platform, where several are built for.
     pub(crate) platform: Option<Platform>,
-    /// The stage's name; empty where the file has one stage only.
+    /// The stage's name.
     pub(crate) stage: String,
+    /// Whether people are told it: not where the file has one stage only.
+    pub(crate) is_shown: bool,
     /// How many steps there are: those that make layers, and a base that is an image.
     pub(crate) total: usize,
     /// How many have been named.
@@ -161,7 +163,7 @@ impl Progress {
         if let Some(platform) = &self.platform {
             name.push_str(&format!("{platform} "));
         }
-        if !self.stage.is_empty() {
+        if self.is_shown {
             name.push_str(&format!("{} ", self.stage));
         }
         let width = self.total.max(1).ilog10() as usize + 1;
@@ -173,7 +175,8 @@ impl Progress {
         About {
             name: plain(&name),
             instruction: plain(history),
-            stage: self.stage.clone(),
+            stage: if self.is_shown { self.stage.clone() } else { String::new() },
+            stage_name: self.stage.clone(),
             ignore_cache: self.ignore_cache,
             ..About::default()
         }

@@ -58,8 +58,10 @@ pub struct About {
     pub name: String,
     /// The instruction's text, as the history has it.
     pub instruction: String,
-    /// The stage that it belongs to.
+    /// The stage that it belongs to; empty where there is no other.
     pub stage: String,
+    /// The same, also where there is no other.
+    pub stage_name: String,
     /// What runs the texts of its stage's `RUN`, as `SHELL` says: the program and its arguments. Empty where it runs nothing.
     pub shell: Vec<String>,
     /// Where it was written.

@@ -4,11 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::{ProcessLimits, Resources};
+
 /// `kiln shell`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Alone, it lists the steps of the last build. STEP is a step's number in that list and in the build's output (7), its place \
-in its stage (build:3), or a line of the Dockerfile (Dockerfile:12). What is written is thrown away.")]
+in its stage (build:3), or a line of the Dockerfile (Dockerfile:12). What is written is thrown away. A command is ended \
+after a time by timeout 1m kiln shell STEP COMMAND.")]
 pub struct Shell {
     /// A step of the last build, or an image of the local store [default: list the steps]
     #[arg(value_name = "STEP|IMAGE")]
@@ -37,4 +40,8 @@ pub struct Shell {
     /// Keep what is written to cache mounts
     #[arg(long)]
     pub write_caches: bool,
+    #[command(flatten)]
+    pub resources: Resources,
+    #[command(flatten)]
+    pub limits: ProcessLimits,
 }

@@ -22,7 +22,7 @@ use engine::{
     Asking, BuildOutcome, BuildRequest, Cancel, DockerfileFrom, Engine, Failed, Output, Remember, StepLimits,
 };
 use oci::{Platform, Reference};
-use sandbox::Zygote;
+use sandbox::{Wish, Zygote};
 
 use self::dockerfile::Inputs;
 use crate::{
@@ -31,6 +31,7 @@ use crate::{
     failure::{self, Failure, Source},
     flags::{self, Call, ContextSource, OnError, Secret},
     machine::{self, Machine},
+    place::Place,
     progress::{Mode, Shown, bytes},
     settings::{self, Collecting},
     signals,
@@ -40,6 +41,7 @@ use crate::{
 pub struct Ready {
     arguments: Build,
     root: PathBuf,
+    wish: Wish,
     mode: Mode,
     call: Option<Call>,
     on_error: OnError,
@@ -52,7 +54,11 @@ pub struct Ready {
 }
 
 /// Reads what a build is to be. What a failure points into is left in `source`.
-pub fn ready(arguments: Build, root: Option<PathBuf>, source: &mut Source) -> Result<Ready, Failure> {
+pub fn ready(
+    arguments: Build,
+    (root, wish): (Option<PathBuf>, Wish),
+    source: &mut Source,
+) -> Result<Ready, Failure> {
     let mode = Mode::asked(&arguments.progress, arguments.quiet)?;
     let call = flags::call(arguments.check, arguments.call.as_deref())?;
     let on_error = flags::on_error(&arguments.on_error)?;
@@ -68,7 +74,19 @@ pub fn ready(arguments: Build, root: Option<PathBuf>, source: &mut Source) -> Re
     let (request, machine) = request(&arguments, inputs, outputs)?;
     let collecting = settings::collecting()?;
     let root = command::state_folder(root)?;
-    Ok(Ready { arguments, root, mode, call, on_error, warnings, request, machine, collecting, step_limits })
+    Ok(Ready {
+        arguments,
+        root,
+        wish,
+        mode,
+        call,
+        on_error,
+        warnings,
+        request,
+        machine,
+        collecting,
+        step_limits,
+    })
 }
 
 impl Ready {
@@ -95,16 +113,23 @@ impl Ready {
         !self.request.keyed_secrets.is_empty()
     }
 
-    /// What clones the steps; none where there are none, or where it cannot be had: they are then dearer.
-    pub fn zygote(&self) -> Option<Zygote> {
-        self.call.is_none().then(Zygote::fork)?.ok()?
+    /// Enters what the mode asks for, and makes what clones the steps: none where there are none, or where it cannot be had, and
+    /// they are dearer. To be called once, while there is one thread.
+    pub fn enter(&self) -> Result<(Place, Option<Zygote>), Failure> {
+        let place = Place::enter(self.root.clone(), self.wish)?;
+        let zygote = self.call.is_none().then(Zygote::fork).and_then(Result::ok).flatten();
+        Ok((place, zygote))
     }
 
     /// Builds, and shows what happens; or asks what `--call` says. Gives the exit status.
-    pub async fn run(mut self, source: &mut Source, zygote: Option<Zygote>) -> Result<u8, Failure> {
+    pub async fn run(
+        mut self,
+        source: &mut Source,
+        (place, zygote): (Place, Option<Zygote>),
+    ) -> Result<u8, Failure> {
+        self.warnings.extend(place.notes.iter().map(ToString::to_string));
         agents::read_keys(&mut self.machine)?;
-        let (root, jobs) = (Some(self.root.clone()), self.arguments.jobs);
-        let engine = command::engine_with(root, jobs, zygote, self.step_limits.clone())?;
+        let engine = command::engine_with(place, self.arguments.jobs, zygote, self.step_limits.clone())?;
         let cancel = Cancel::new();
         signals::cancel_on_interrupt(&cancel)?;
         if let Some(call) = self.call {
@@ -267,9 +292,7 @@ fn request(
     }
     frontend.extra_hosts =
         arguments.add_hosts.iter().map(|text| flags::extra_host(text)).collect::<Result<_, _>>()?;
-    frontend.ulimits = arguments.ulimits.iter().map(|text| flags::ulimit(text)).collect::<Result<_, _>>()?;
-    frontend.shm_size_bytes =
-        arguments.shm_size.as_deref().map(|text| flags::size_bytes("--shm-size", text)).transpose()?;
+    (frontend.ulimits, frontend.shm_size_bytes) = flags::process_limits(&arguments.limits)?;
     machine.contexts.extend(inputs.folder.map(|folder| ("context".to_owned(), folder)));
     machine.archive = inputs.archive;
     for value in &arguments.build_contexts {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use engine::{DiskUsage, Engine, Usage, words_of};
+use engine::{DiskUsage, Engine, Took, Usage, words_of};
 use serde_json::json;
 
 use super::images::print;
@@ -123,11 +123,26 @@ pub fn pretty(entry: &Usage, now: u64) -> String {
     if !entry.description.is_empty() {
         line("Description", &one_line(&entry.description));
     }
+    if let Some(took) = &entry.took {
+        line("Processor time", &processor_time(took));
+        if let Some(memory) = took.memory_bytes() {
+            line("Memory", &bytes(memory));
+        }
+    }
     if let Some(used) = entry.last_used {
         line("Last used", &ago(now.saturating_sub(used.0)));
     }
     line("Type", entry.kind.as_str());
     text
+}
+
+/// The processor time of a step, in user and kernel mode together.
+pub fn processor_time(took: &Took) -> String {
+    let milliseconds = took.user_microseconds.saturating_add(took.system_microseconds) / 1000;
+    match milliseconds {
+        0..1000 => format!("{milliseconds} ms"),
+        _ => format!("{}.{} s", milliseconds / 1000, milliseconds / 100 % 10),
+    }
 }
 
 /// As `docker buildx du --format json` has it, with what Kiln knows besides.
@@ -146,6 +161,10 @@ fn json_line(entry: &Usage) -> String {
         "Size": entry.size_bytes,
         "ReclaimableSize": entry.reclaimable_bytes,
         "CostMilliseconds": entry.cost_ms,
+        "UserMicroseconds": entry.took.map(|took| took.user_microseconds),
+        "SystemMicroseconds": entry.took.map(|took| took.system_microseconds),
+        "LargestProcessBytes": entry.took.and_then(|took| took.largest_process_bytes),
+        "PeakMemoryBytes": entry.took.and_then(|took| took.peak_memory_bytes),
     });
     line.to_string()
 }

@@ -39,6 +39,7 @@ fn request(arguments: &Run) -> Result<RunRequest, Failure> {
         (false, true) => Terminal::Inherit,
         (false, false) => Terminal::Output,
     };
+    let (ulimits, shm_size_bytes) = flags::process_limits(&arguments.limits)?;
     Ok(RunRequest {
         image: arguments.image.clone(),
         command: arguments.command.clone(),
@@ -48,6 +49,8 @@ fn request(arguments: &Run) -> Result<RunRequest, Failure> {
         user: arguments.user.clone(),
         network: flags::network(&arguments.network)?,
         hostname: arguments.hostname.clone(),
+        ulimits,
+        shm_size_bytes,
         volumes: arguments.volumes.iter().map(|text| volume(text)).collect::<Result<_, _>>()?,
         terminal,
     })

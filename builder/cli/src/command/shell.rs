@@ -3,7 +3,7 @@
 use std::{fs, path::Path, sync::Arc};
 
 use engine::{
-    BuildSteps, Came, Engine, EnterRequest, Entered, RunRequest, Step, StepError, Terminal,
+    BuildSteps, Came, Engine, EnterRequest, Entered, RunRequest, Step, StepError, Terminal, Took,
     progress::{Event, Sink},
     words_of,
 };
@@ -12,6 +12,7 @@ use oci::Digest;
 
 use super::{
     build::{agents, secrets},
+    du::processor_time,
     images::print,
     run::status,
 };
@@ -20,6 +21,7 @@ use crate::{
     failure::{Failure, printable},
     flags,
     machine::{self, Machine},
+    progress::bytes,
     terminal::{self, OnSignal, Screen},
 };
 
@@ -94,12 +96,15 @@ async fn enter_step(
     let step = &build.steps[at];
     let when = if arguments.after { "after" } else { "before" };
     let title = printable(&format!("{when} {}", step.name.replace('\n', " ")));
+    let (ulimits, shm_size_bytes) = flags::process_limits(&arguments.limits)?;
     let request = EnterRequest {
         step: at,
         after: arguments.after,
         user: user(arguments),
         command: arguments.command.clone(),
         write_caches: arguments.write_caches,
+        ulimits,
+        shm_size_bytes,
         terminal,
     };
     let opened = engine.enter(build, request, Arc::new(machine), Arc::new(Waits)).await;
@@ -125,6 +130,7 @@ async fn enter_image(
             "kiln shell, alone, lists the steps",
         ));
     }
+    let (ulimits, shm_size_bytes) = flags::process_limits(&arguments.limits)?;
     let request = RunRequest {
         image: image.to_owned(),
         command: arguments.command.clone(),
@@ -134,6 +140,8 @@ async fn enter_image(
         user: user(arguments),
         network: Network::Default,
         hostname: None,
+        ulimits,
+        shm_size_bytes,
         volumes: Vec::new(),
         terminal,
     };
@@ -176,12 +184,17 @@ fn list(build: &BuildSteps) -> Result<(), Failure> {
     let mut steps: Vec<&Step> = build.steps.iter().filter(|step| step.is_listed()).collect();
     steps.sort_by_key(|step| step.number);
     let wide = steps.iter().map(|step| place(step).chars().count()).max().unwrap_or(0).max(5);
-    lines.push(format!("{:>4}  {:<wide$}  {:<8}  {:>9}  INSTRUCTION", "STEP", "PLACE", "CAME", "TIME"));
+    let line = |[step, place, came, time, processor, memory, name]: [&str; 7]| {
+        format!("{step:>4}  {place:<wide$}  {came:<8}  {time:>9}  {processor:>8}  {memory:>8}  {name}")
+    };
+    lines.push(line(["STEP", "PLACE", "CAME", "TIME", "CPU", "MEMORY", "INSTRUCTION"]));
     for step in steps {
-        let number = step.number.unwrap_or_default();
-        let (came, took) = came(&step.came);
+        let number = step.number.unwrap_or_default().to_string();
+        let (came, time) = came(&step.came);
+        let processor = step.took.as_ref().map(processor_time).unwrap_or_default();
+        let memory = step.took.as_ref().and_then(Took::memory_bytes).map(bytes).unwrap_or_default();
         let name = printable(&step.name.replace(['\n', '\t'], " "));
-        lines.push(format!("{number:>4}  {:<wide$}  {came:<8}  {took:>9}  {name}", place(step)));
+        lines.push(line([&number, &place(step), came, &time, &processor, &memory, &name]));
     }
     if let Some(columns) = Screen::Stdout.columns() {
         for line in &mut lines {

@@ -33,7 +33,7 @@ pub use resource::step_limits;
 pub use secret::{Secret, SecretSource, secret};
 pub use size::size_bytes;
 pub use ssh::{Ssh, ssh};
-pub use ulimit::{extra_host, ulimit};
+pub use ulimit::{extra_host, process_limits};
 
 /// A flag's value that is wrong: the flag, what was written, what is wrong with it, and what to write.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,11 +1,26 @@
-//! `--ulimit NAME=SOFT[:HARD]` and `--add-host HOST:IP`.
+//! `--ulimit NAME=SOFT[:HARD]` with `--shm-size SIZE`, and `--add-host HOST:IP`.
 
 use graph::{ExtraHost, Ulimit};
 
-use super::BadFlag;
+use super::{BadFlag, size_bytes};
+use crate::arguments::ProcessLimits;
+
+/// The limits of single processes, of each resource as it was said last, and the size of their `/dev/shm`.
+pub fn process_limits(flags: &ProcessLimits) -> Result<(Vec<Ulimit>, Option<u64>), BadFlag> {
+    let mut ulimits: Vec<Ulimit> = Vec::new();
+    for text in &flags.ulimits {
+        let given = ulimit(text)?;
+        match ulimits.iter_mut().find(|known| known.name == given.name) {
+            Some(known) => *known = given,
+            None => ulimits.push(given),
+        }
+    }
+    let shm_size = flags.shm_size.as_deref().map(|text| size_bytes("--shm-size", text)).transpose()?;
+    Ok((ulimits, shm_size))
+}
 
 /// One resource limit; -1 is no limit.
-pub fn ulimit(text: &str) -> Result<Ulimit, BadFlag> {
+fn ulimit(text: &str) -> Result<Ulimit, BadFlag> {
     let bad = |why: String| BadFlag::new("--ulimit", text, why, "--ulimit nofile=1024:2048");
     let number = |text: &str| match text {
         "-1" | "unlimited" => Ok(u64::MAX),
@@ -50,6 +65,11 @@ mod tests {
         for text in ["nofile", "what=1", "nofile=x", "nofile=2:1"] {
             assert!(ulimit(text).is_err(), "{text}");
         }
+        let given = ["nofile=5", "core=0", "nofile=7"].map(str::to_owned).to_vec();
+        let (ulimits, _) =
+            process_limits(&ProcessLimits { ulimits: given, shm_size: None }).expect("all are right");
+        let softs: Vec<_> = ulimits.iter().map(|ulimit| (ulimit.name.as_str(), ulimit.soft)).collect();
+        assert_eq!(softs, [("nofile", 7), ("core", 0)], "the last one counts, as with Docker");
         for (text, ip) in [
             ("a:1.2.3.4", "1.2.3.4"),
             ("a=::1", "::1"),

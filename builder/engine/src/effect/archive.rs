@@ -51,7 +51,7 @@ impl Effects {
         let (_, tar) = decompress(archive).map_err(Cause::io("read", shown()))?;
         let folder = self.lease.new_folder()?;
         let limits = self.limits.of_blob(length);
-        let options = ApplyOptions { names: WhiteoutNames::Literal, limits, ..ApplyOptions::default() };
+        let options = ApplyOptions { names: WhiteoutNames::Literal, ..self.unpacking(limits) };
         let layer = apply(self.store.watched(tar), &folder, &options)?.layer;
         Ok(Some(Unpacked { action, path: path.clone(), layer, folder }))
     }

@@ -2,12 +2,13 @@
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError},
 };
 
 use oci::Digest;
 use rustix::{
+    fs::{FallocateFlags, Mode, OFlags},
     io::read,
     time::{
         Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
@@ -25,6 +26,9 @@ use crate::{
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
+
+/// With less than this a disk is full.
+const FULL_BYTES: u64 = 1 << 20;
 
 /// How long a step that is over its time has to end by itself.
 const GRACE_SECONDS: i64 = 10;
@@ -126,13 +130,44 @@ impl Effects {
             return Cause::OutOfMemory { command, limit_bytes, peak_bytes, last_lines };
         }
         match status {
-            Status::Signaled(SIGKILL) | Status::Exited(137) => {
+            // Not where it exited with 137: it may have meant that, and of what a shell ran nothing else is known.
+            Status::Signaled(SIGKILL) => {
                 Cause::Killed { command, available_bytes: sandbox::available_memory(), last_lines }
+            }
+            Status::Exited(code) if let Some(free_bytes) = self.free_bytes_of_full_disk() => {
+                Cause::DiskFull {
+                    command,
+                    code,
+                    folder: self.store.root().to_owned(),
+                    free_bytes,
+                    last_lines,
+                }
             }
             Status::Exited(code) => Cause::Exit { command, code: Some(code), signal: None, last_lines },
             Status::Signaled(signal) => Cause::Exit { command, code: None, signal: Some(signal), last_lines },
         }
     }
+
+    /// What is left on the disk that steps write to, where that is so little that a step which fails may well have failed for
+    /// it.
+    fn free_bytes_of_full_disk(&self) -> Option<u64> {
+        let found = rustix::fs::statvfs(self.store.root()).ok()?;
+        let free_bytes = found.f_bavail.saturating_mul(found.f_frsize);
+        // File systems without a table of files say that there are none.
+        let no_more_files = found.f_files > 0 && found.f_favail == 0;
+        // Nor do those in memory alone know how large they are.
+        let is_short = found.f_blocks > 0 && free_bytes < FULL_BYTES || no_more_files;
+        (is_short && !has_room(self.store.root())).then_some(free_bytes)
+    }
+}
+
+/// Whether something can be written to the disk of a folder, which root may where others find it full: file systems keep a
+/// part for it.
+fn has_room(folder: &Path) -> bool {
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::open(folder, flags, Mode::RUSR)
+        .and_then(|file| rustix::fs::fallocate(file, FallocateFlags::empty(), 0, FULL_BYTES))
+        .is_ok()
 }
 
 /// A step that did not succeed.

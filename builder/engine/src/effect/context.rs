@@ -20,7 +20,7 @@ use store::HashCache;
 use tokio::runtime::Handle;
 use tree::{Layer, LayerPath};
 
-use super::{Effects, layers::UPPER, visible::Visible};
+use super::{Effects, visible::Visible};
 use crate::{error::Cause, memo::stamp_of_read, result::VertexResult};
 
 /// A build context that was read.
@@ -251,7 +251,7 @@ impl Effects {
         let to = self.lease.new_folder()?;
         let from = SourceFolder::watched(&context.folder).map_err(Cause::io("open", &context.folder))?;
         let from = from.knowing(context.hashes.clone());
-        write_plan(&replant(&context.layer), &[vec![from]], &to, UPPER)?;
+        write_plan(&replant(&context.layer), &[vec![from]], &to, self.upper_form())?;
         Ok(context.copy.get_or_init(|| to).clone())
     }
 

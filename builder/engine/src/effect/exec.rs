@@ -3,17 +3,15 @@
 use std::{
     ffi::OsString,
     fs,
-    os::unix::{
-        ffi::OsStringExt,
-        fs::{PermissionsExt, chown},
-    },
+    os::unix::{ffi::OsStringExt, fs::PermissionsExt},
     path::{Path, PathBuf},
     sync::PoisonError,
 };
 
 use graph::{Exec, Security};
-use image::overlay::OverlayXattrs;
-use sandbox::{CapabilitySet, Group, ResourceLimit, Spec, Stdio, User, Writable};
+use image::diff::{Owners, diff_with_owners};
+use image::folder::Form;
+use sandbox::{CapabilitySet, Group, ResourceLimit, SecretBytes, Snapshots, Spec, Stdio, User, Writable};
 use store::Took;
 use tree::Identity;
 
@@ -22,14 +20,14 @@ use super::{
     bounds::{Ended, FailedStep},
     cache::Ran,
     foreign::check_processor,
-    layers::UPPER,
     logs::Logs,
     mounts::Mounts,
+    owners::Recorded,
+    roots::Ground,
 };
 use crate::{
     error::Cause,
     result::{Mounted, VertexResult, mtime},
-    secrets::SecretBytes,
 };
 
 /// A step that was confided something leaves no dump of its memory, which may land in its layer. One byte, because the kernel
@@ -44,7 +42,7 @@ pub(crate) struct Outfit {
     /// The layers of its root.
     base: VertexResult,
     pub(crate) below: Mounted,
-    writable: Writable,
+    ground: Ground,
     pub(crate) spec: Spec,
     /// What must live as long as the step.
     pub(crate) mounts: Mounts,
@@ -54,8 +52,8 @@ impl Effects {
     /// Runs a process on the layers of its root input, and keeps what it wrote as one more.
     pub(crate) fn exec(&self, exec: &Exec, job: &Job) -> Result<VertexResult, Cause> {
         let started = self.clock.now();
-        let Outfit { base, below, writable, mut spec, mounts } = self.outfit(exec, job)?;
-        let (ended, took) = match self.run_spec(exec, &mut spec, &below, job) {
+        let Outfit { base, below, mut ground, mut spec, mounts } = self.outfit(exec, job)?;
+        let (ended, took) = match self.run_spec(exec, &mut spec, (&below, &mounts), job) {
             Ok(ran) => ran,
             Err(cause) => {
                 self.keep_scene(exec, job, spec, mounts, &cause);
@@ -65,16 +63,28 @@ impl Effects {
         drop(mounts);
         // Who may mount can have mounted a file of the layer, which is written to until that is taken apart.
         let ended = (exec.security == Security::Sandbox).then_some(ended);
-        let layer = image::diff::diff(
-            &writable.upper,
-            &below.stack,
-            OverlayXattrs::default(),
-            &image::scan::NoHashCache,
-        )?;
+        let is_copied = matches!(ground, Ground::Copied(_));
+        let recorded = Recorded::of(spec.emulation.as_ref(), &below.stack, is_copied);
+        let mapped = self.beyond_the_map(&below.stack);
+        let owners = recorded.as_ref().map(|owners| owners as &dyn Owners);
+        let owners = owners.or(mapped.as_ref().map(|owners| owners as &dyn Owners));
+        let (layer, folder) = match &mut ground {
+            Ground::Stacked(Writable { upper, .. }) => {
+                let hashes = &image::scan::NoHashCache;
+                let layer = diff_with_owners(upper, &below.stack, self.overlay_xattrs(), hashes, owners)?;
+                (layer, upper.clone())
+            }
+            Ground::Copied(root) => self.taken(root, &below, owners)?,
+        };
         self.check_rewritten(job, &layer, &below.stack)?;
         let ran = Ran { started, took };
         // Before the folder is a layer that others mount: what was mounted on it is gone then.
-        self.keep_layer(job, base.as_layers(), layer, &writable.upper, &ran, move || drop(ended))
+        let made = is_copied.then(|| layer.id());
+        let result = self.keep_layer(job, base.as_layers(), layer, &folder, &ran, move || drop(ended))?;
+        if let (Ground::Copied(root), Some(made), Some(kept)) = (ground, made, result.as_layers().last()) {
+            self.keep_root(root, made, kept)?;
+        }
+        Ok(result)
     }
 
     /// Makes ready all that a step stands on.
@@ -86,8 +96,8 @@ impl Effects {
         let below = self.mounted(&base)?;
         let identity = self.identity(&below, &exec.user)?;
         let mut mounts = self.mounts(exec, job)?;
-        let writable = self.writable(&below)?;
-        self.make_cwd(&below, &writable.upper, &exec.cwd)?;
+        let ground = self.ground(&base, &below)?;
+        self.make_cwd_on(&below, &ground, &exec.cwd)?;
         let hostname = if exec.hostname.is_empty() { HOST_NAME } else { &exec.hostname };
         let reached = self.network(exec.network, announced, exec.security == Security::Insecure);
         if reached.own.is_some() {
@@ -98,13 +108,23 @@ impl Effects {
         // A mount over /etc hides them, as it would had they been there before it.
         list.retain(|made| !mounts.list.iter().any(|over| made.target.starts_with(&over.target)));
         list.append(&mut mounts.list);
+        let emulation = self.emulation(&below.stack, &mounts.owners);
+        if emulation.is_some()
+            && exec.ulimits.iter().any(|limit| limit.name == sandbox::Resource::Rttime.name())
+        {
+            let message =
+                "--ulimit rttime has no effect in mode `single`, which keeps in it who a process is";
+            self.warn_once("ulimit-rttime", message);
+        }
         let spec = Spec {
-            rootfs: self.rootfs(&below, writable.clone())?,
+            mode: self.mode,
+            rootfs: self.rootfs(&below, &ground)?,
             empty: self.empty.clone(),
             readonly_root: false,
             mounts: list,
             argv: exec.args.iter().map(OsString::from).collect(),
             env: environment(exec, &identity, &mounts.env),
+            secret_env: secret_environment(&mounts.env),
             cwd: PathBuf::from(&exec.cwd),
             user: user(&identity),
             hostname: hostname.to_owned(),
@@ -118,8 +138,9 @@ impl Effects {
             shm_size_bytes: exec.shm_size_bytes.unwrap_or(Spec::DEFAULT_SHM_SIZE_BYTES),
             limits: limits(exec),
             groups: Vec::new(),
+            emulation,
         };
-        Ok(Outfit { base, below, writable, spec, mounts })
+        Ok(Outfit { base, below, ground, spec, mounts })
     }
 
     /// Runs the process to its end, and gives what is left of it to be dropped, and what it took.
@@ -127,19 +148,22 @@ impl Effects {
         &self,
         exec: &Exec,
         spec: &mut Spec,
-        below: &Mounted,
+        (below, mounts): (&Mounted, &Mounts),
         job: &Job,
     ) -> Result<(Ended, Took), Cause> {
         let group = self.group()?;
         spec.groups = group.as_ref().map_or_else(Vec::new, |group| group.memberships().to_vec());
         let (logs, stdout, stderr) = Logs::open(&self.sink, &self.clock, job.digest)?;
         let stdio = Stdio::Streams { stdin: None, stdout, stderr };
-        let started = match &self.zygote {
-            Some(zygote) => zygote.start(spec, stdio),
-            None => sandbox::start(spec, stdio),
+        let furnished = self.furnish(spec, mounts)?;
+        let started = match (&self.zygote, furnished.as_ref().map_or(&*spec, |(_, without)| without)) {
+            (Some(zygote), spec) => zygote.start(spec, stdio),
+            (None, spec) => sandbox::start(spec, stdio),
         };
         let mut running = started.map_err(|error| self.not_started(error, below, spec, &exec.platform))?;
-        self.make_spare();
+        if self.mode.snapshots == Snapshots::Overlay {
+            self.make_spare();
+        }
         let handle = running.handle();
         let cancelled = job.cancel.on_set(move || {
             // A step that has ended meanwhile cannot be killed, and need not be.
@@ -151,6 +175,9 @@ impl Effects {
         let report = running.report();
         drop(cancelled);
         let report = report?;
+        if let Some((furnished, _)) = furnished {
+            furnished.clear()?;
+        }
         for warning in &report.warnings {
             self.warn_once("sandbox", warning);
         }
@@ -183,7 +210,7 @@ impl Effects {
         let writable = spare.map_or_else(|| self.new_writable(), Ok)?;
         if let Some((_, root)) = below.stack.lookup(&tree::LayerPath::root()) {
             let upper = &writable.upper;
-            chown(upper, Some(root.uid), Some(root.gid)).map_err(Cause::io("chown", upper))?;
+            self.chown(upper, root.uid, root.gid).map_err(Cause::io("chown", upper))?;
             let mode = fs::Permissions::from_mode(root.mode);
             fs::set_permissions(upper, mode).map_err(Cause::io("chmod", upper))?;
         }
@@ -203,8 +230,8 @@ impl Effects {
         }
     }
 
-    /// Makes the step's folder in its own layer, where the layers below lack it.
-    pub(crate) fn make_cwd(&self, below: &Mounted, upper: &Path, cwd: &str) -> Result<(), Cause> {
+    /// Makes the step's folder, where the layers below lack it.
+    pub(crate) fn make_cwd(&self, below: &Mounted, at: &Path, cwd: &str, form: Form) -> Result<(), Cause> {
         let bad = |error: tree::BadPath| Cause::Task(format!("the working directory {cwd}: {error}"));
         let cwd = tree::LayerPath::clamp(cwd.as_bytes()).map_err(bad)?;
         let resolved = below.stack.resolve(&cwd, true)?;
@@ -216,7 +243,7 @@ impl Effects {
         let (mode, owner, make_parents) = (0o755, None, true);
         planner.mkdir(&image::copy::Mkdir { path: cwd, mode, owner, make_parents, created })?;
         let plan = planner.finish();
-        image::folder::write_plan(&plan, &[], upper, UPPER)?;
+        image::folder::write_plan(&plan, &[], at, form)?;
         Ok(())
     }
 }
@@ -237,23 +264,28 @@ fn command_text(exec: &Exec) -> String {
     }
 }
 
+/// Variables that are no secrets, each name once: programs differ in which of two they believe.
 fn environment(
     exec: &Exec,
     identity: &Identity,
-    more: &[(String, SecretBytes)],
+    secret: &[(String, SecretBytes)],
 ) -> Vec<(OsString, OsString)> {
     let mut env: Vec<(OsString, OsString)> = Vec::new();
+    let mut set = |name: &str, value: &str| match env.iter_mut().find(|(known, _)| known == name) {
+        Some(known) => known.1 = value.into(),
+        None => env.push((name.into(), value.into())),
+    };
     for assignment in &exec.env {
         let (name, value) = assignment.split_once('=').unwrap_or((assignment, ""));
-        env.push((name.into(), value.into()));
+        set(name, value);
     }
     for (name, value) in &exec.proxy_env {
-        env.push((name.into(), value.into()));
+        set(name, value);
     }
-    for (name, value) in more {
-        env.push((name.into(), OsString::from_vec(value.to_vec())));
-    }
-    let has = |env: &[(OsString, OsString)], wanted: &str| env.iter().any(|(name, _)| name == wanted);
+    env.retain(|(known, _)| secret.iter().all(|(name, _)| known != name.as_str()));
+    let has = |env: &[(OsString, OsString)], wanted: &str| {
+        env.iter().any(|(name, _)| name == wanted) || secret.iter().any(|(name, _)| name == wanted)
+    };
     if !has(&env, "HOME") {
         env.push(("HOME".into(), OsString::from_vec(identity.home.clone())));
     }
@@ -263,12 +295,27 @@ fn environment(
     env
 }
 
-fn limits(exec: &Exec) -> Vec<ResourceLimit> {
+/// Variables that are secrets, of those with one name the last.
+fn secret_environment(secret: &[(String, SecretBytes)]) -> Vec<(OsString, SecretBytes)> {
+    let mut env: Vec<(OsString, SecretBytes)> = Vec::new();
+    for (name, value) in secret {
+        env.retain(|(known, _)| known != name.as_str());
+        env.push((name.into(), value.clone()));
+    }
+    env
+}
+
+/// Limits as the sandbox takes them.
+pub(crate) fn resource_limits(ulimits: &[graph::Ulimit]) -> Vec<ResourceLimit> {
     let of = |limit: &graph::Ulimit| {
         let resource = sandbox::Resource::ALL.into_iter().find(|resource| resource.name() == limit.name)?;
         Some(ResourceLimit { resource, soft: limit.soft, hard: limit.hard })
     };
-    let mut limits: Vec<ResourceLimit> = exec.ulimits.iter().filter_map(of).collect();
+    ulimits.iter().filter_map(of).collect()
+}
+
+fn limits(exec: &Exec) -> Vec<ResourceLimit> {
+    let mut limits = resource_limits(&exec.ulimits);
     if exec.is_confided_in() {
         limits.retain(|limit| limit.resource != sandbox::Resource::Core);
         limits.push(NO_CORE_DUMP);

@@ -10,7 +10,7 @@ use image::{
 };
 use tree::{Accounts, LayerPath, Mtime, Stack};
 
-use super::{Effects, Job, archive::Unpacked, cache::Ran, layers::UPPER};
+use super::{Effects, Job, archive::Unpacked, cache::Ran};
 use crate::{
     error::Cause,
     result::{Mounted, VertexResult, mtime},
@@ -37,8 +37,8 @@ impl Effects {
             return self.keep_planned(job, below, planned, &ran);
         }
         let upper = self.lease.new_folder()?;
-        write_plan(planned.plan(), planned.inputs(), &upper, UPPER)?;
-        self.keep_layer(job, below, planned.plan().layer.clone(), &upper, &ran, || ())
+        write_plan(planned.plan(), planned.inputs(), &upper, self.upper_form())?;
+        self.keep_layer(job, below, planned.into_layer(), &upper, &ran, || ())
     }
 }
 

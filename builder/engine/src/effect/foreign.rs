@@ -67,6 +67,17 @@ pub enum CannotRun {
         /// What the step is for.
         step: Platform,
     },
+    /// Its system calls have numbers of their own, which nobody answers.
+    #[error(
+        "cannot run `{program}`: it is a program for {architecture}, whose system calls have other numbers than this \
+         machine's, so that owners cannot be emulated for it"
+    )]
+    NotEmulated {
+        /// The program.
+        program: String,
+        /// What it is for.
+        architecture: String,
+    },
     /// It is neither a program nor a script.
     #[error(
         "cannot run `{program}`: it is no program that Linux knows, and no script, as it does not begin with `#!`"
@@ -118,6 +129,9 @@ impl CannotRun {
             ),
             CannotRun::NotOfStep { architecture, step, .. } => {
                 format!("take it for {step}, or build for what it is: --platform linux/{architecture}")
+            }
+            CannotRun::NotEmulated { .. } => {
+                "build with --sandbox=subids, or as root, in another state folder (--root)".to_owned()
             }
             CannotRun::NoProgram { .. } => "begin it with the line `#!/bin/sh`".to_owned(),
             CannotRun::OtherSystem { .. } => "FROM --platform=$BUILDPLATFORM, for stages with RUN".to_owned(),
@@ -217,7 +231,14 @@ impl Effects {
             return error.into();
         }
         let found = self.program(below, spec, argv0);
-        match found.and_then(|found| why(&found, unseen, step, &Platform::host())) {
+        let machine = Platform::host();
+        if spec.emulation.is_some()
+            && let Some(Program { head, path }) = &found
+            && let Some(architecture) = elf::architecture(head).filter(|other| runs_too(&machine, other))
+        {
+            return CannotRun::NotEmulated { program: path.clone(), architecture }.into();
+        }
+        match found.and_then(|found| why(&found, unseen, step, &machine)) {
             Some(cannot) => cannot.into(),
             None => error.into(),
         }

@@ -9,10 +9,9 @@ use std::{
 };
 
 use image::{
-    apply::{ApplyOptions, Ownership, apply},
+    apply::apply,
     detect::decompress,
-    folder::{FolderError, Form, PlannedLayer, set_times, write_plan},
-    overlay::OverlayXattrs,
+    folder::{FolderError, PlannedLayer, set_times, write_plan},
 };
 use oci::Digest;
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
@@ -79,7 +78,7 @@ impl Effects {
     /// Writes the folder of a layer that was only planned so far.
     fn plant(&self, planned: &PlannedLayer, below: &[ResultLayer], id: LayerId) -> Result<(), Cause> {
         let folder = self.lease.new_folder()?;
-        match write_plan(planned.plan(), planned.inputs(), &folder, UPPER) {
+        match write_plan(planned.plan(), planned.inputs(), &folder, self.upper_form()) {
             // The context has changed since; the layer may have an archive by now.
             Err(changed @ FolderError::Changed { .. }) => {
                 self.unpack_again(below, id).map_err(|_| Cause::from(changed))
@@ -110,8 +109,7 @@ impl Effects {
     fn unpack_blob(&self, blob: &BlobFile, below: &[ResultLayer], id: LayerId) -> Result<(), Cause> {
         let file = File::open(&blob.path).map_err(Cause::io("open", &blob.path))?;
         let folder = self.lease.new_folder()?;
-        let options =
-            ApplyOptions { limits: self.limits.of_blob(blob.size_bytes), ..ApplyOptions::default() };
+        let options = self.unpacking(self.limits.of_blob(blob.size_bytes));
         let (_, tar) = decompress(file).map_err(Cause::io("read", &blob.path))?;
         let mut applied = apply(self.store.watched(tar), &folder, &options)?;
         let lower = self.stack(below)?;
@@ -177,6 +175,3 @@ pub(crate) fn open_beneath(folder: &Path, path: &LayerPath) -> Result<File, Caus
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     Ok(File::from(openat2(&root, path.as_bytes(), flags, Mode::empty(), resolve).map_err(failed)?))
 }
-
-/// The form of a layer's folder in the state folder.
-pub(crate) const UPPER: Form = Form::Upper { overlay: OverlayXattrs::Trusted, ownership: Ownership::Real };

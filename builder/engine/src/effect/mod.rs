@@ -7,10 +7,12 @@
 //! | run: image  | `pull/`: blobs from a registry, a layout or the local store, unpacked |
 //! | run: files over http, git repositories | `http.rs`, `git.rs` |
 //! | run: `RUN`  | `exec.rs`, `mounts.rs`, `network.rs`, `etc.rs`, `resolution.rs`, `identity.rs`, `logs.rs`, `ssh.rs`; its limits, `bounds.rs`; refused, `foreign.rs` says why |
+//! | run: `RUN` without overlayfs | `roots.rs`; without mounts, `furnish.rs` |
 //! | run: `COPY` | `file.rs`, `archive.rs` |
 //! | run: merge, diff | `stack.rs` |
 //!
 //! `early.rs` archives the layers of the image to be while the build goes on.
+//! What of a layer is in inodes, `inodes.rs`.
 //! `layers.rs` gives the forms of a layer that the others need, manifests and folders; `blob.rs` that of an image.
 
 pub(crate) mod archive;
@@ -24,16 +26,20 @@ pub(crate) mod etc;
 pub(crate) mod exec;
 pub(crate) mod file;
 pub(crate) mod foreign;
+pub(crate) mod furnish;
 pub(crate) mod git;
 pub(crate) mod http;
 pub(crate) mod identity;
+mod inodes;
 pub(crate) mod layers;
 pub(crate) mod logs;
 pub(crate) mod mounts;
 pub(crate) mod network;
+mod owners;
 pub(crate) mod pull;
 mod resolution;
 pub(crate) mod rewritten;
+pub(crate) mod roots;
 pub(crate) mod scene;
 pub(crate) mod ssh;
 pub(crate) mod stack;
@@ -48,7 +54,7 @@ use std::{
 
 use graph::{Ingredient, Op, Source, Vertex};
 use oci::{Digest, Epoch};
-use sandbox::{Cgroups, Writable, Zygote, net::Networks};
+use sandbox::{Cgroups, Mode, Writable, Zygote, net::Networks};
 use solver::DefinitionKey;
 use store::{Lease, LockName, Store, Waiting};
 use tree::LayerId;
@@ -98,10 +104,17 @@ pub(crate) struct Effects {
     pub(crate) limits: Limits,
     /// What clones steps; without it this process does.
     pub(crate) zygote: Option<Arc<Zygote>>,
+    /// How steps are kept apart, and whose files are.
+    pub(crate) mode: Mode,
     /// What limits each step.
     pub(crate) step_limits: bounds::StepLimits,
     /// Makes the control groups of steps, once one is needed.
     pub(crate) cgroups: Mutex<Option<Arc<Cgroups>>>,
+    /// Roots of steps that are kept for the next ones, where they are copies.
+    pub(crate) roots: roots::Roots,
+    /// Where roots are copies, whether a layer's folder can hold overlayfs's marks; where they are stacked, whether one lacks
+    /// them.
+    pub(crate) marks: OnceLock<bool>,
     /// Folders that were made for the next step.
     pub(crate) spare: Mutex<Option<Writable>>,
     /// Set when the build ends or is stopped: for work that belongs to no vertex.

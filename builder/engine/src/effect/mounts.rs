@@ -2,41 +2,44 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    ffi::OsStr,
+    fs, io,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use dockerfile::text;
 use graph::{CacheSharing, Exec, Mount, MountKind};
 use image::copy::{ContentSource, CopyError, Plan};
 use oci::Digest;
-use sandbox::{FileContent, Mount as Made, MountKind as Kind, Writable};
+use sandbox::{Ids, Isolation, Mount as Made, MountKind as Kind, SecretBytes, Snapshots, Writable, emulate};
 use store::{CacheMount, CacheMountSpec, Sharing};
 use tree::{LayerPath, Selector, Stack};
 
 use super::{
-    Effects, Job,
-    layers::UPPER,
+    Effects, Job, owners,
     ssh::{Forwarded, Owned},
 };
 use crate::{
     client::SshAgent,
     error::Cause,
     result::{Mounted, VertexResult},
-    secrets::SecretBytes,
 };
 
 /// A step's mounts, with what must live as long as the step.
 #[derive(Default)]
 pub(crate) struct Mounts {
     pub(crate) list: Vec<Made>,
-    /// Variables that secrets and agents bring.
+    /// Variables that are secrets.
     pub(crate) env: Vec<(String, SecretBytes)>,
     /// By [`cache_name`].
-    caches: BTreeMap<String, CacheMount>,
+    caches: BTreeMap<String, Arc<CacheMount>>,
     sockets: Vec<Forwarded>,
     /// The step's own network.
     pub(crate) network: Option<sandbox::net::Network>,
+    /// Whose they are, where owners are emulated.
+    pub(crate) owners: BTreeMap<PathBuf, emulate::Mounted>,
 }
 
 impl Mounts {
@@ -47,7 +50,12 @@ impl Mounts {
 
     /// The folders of the caches among them.
     pub(crate) fn caches(&self) -> impl Iterator<Item = &Path> {
-        self.caches.values().map(CacheMount::path)
+        self.caches.values().map(|cache| cache.path())
+    }
+
+    /// The cache with that folder.
+    pub(crate) fn cache_at(&self, folder: &Path) -> Option<Arc<CacheMount>> {
+        self.caches.values().find(|cache| cache.path() == folder).cloned()
     }
 }
 
@@ -71,6 +79,9 @@ impl Effects {
 
     fn mount(&self, mount: &Mount, job: &Job, mounts: &mut Mounts) -> Result<(), Cause> {
         let target = PathBuf::from(&mount.target);
+        if let Some(owners) = self.mounted_owners(mount, job)? {
+            mounts.owners.insert(target.clone(), owners);
+        }
         let kind = match &mount.kind {
             MountKind::Bind => self.bind(mount, job)?,
             MountKind::Cache { id, .. } => {
@@ -89,15 +100,14 @@ impl Effects {
                 Kind::Tmpfs { size_bytes: *size_bytes, mode: 0o1777, readonly: mount.readonly }
             }
             MountKind::Secret { id, mode, uid, gid, required } => match self.secret(id, *required)? {
-                Some(bytes) => {
-                    Kind::File { content: FileContent(bytes.to_vec()), mode: *mode, uid: *uid, gid: *gid }
-                }
+                Some(content) => Kind::File { content, mode: *mode, uid: *uid, gid: *gid },
                 None => return Ok(()),
             },
             MountKind::Ssh { id, mode, uid, gid, required } => match (self.client.ssh_agent(id), required) {
                 (Some(agent), _) => {
                     let folder = self.lease.new_folder()?;
-                    let owned = Owned { mode: *mode, uid: *uid, gid: *gid };
+                    let (uid, gid) = self.on_disk(*uid, *gid);
+                    let owned = Owned { mode: *mode, uid, gid };
                     mounts.sockets.push(forward(agent, &folder, owned)?);
                     Kind::Bind { root: folder, path: PathBuf::from(AGENT), readonly: false }
                 }
@@ -119,13 +129,15 @@ impl Effects {
 
     /// A tree of the graph, read-only or with what is written thrown away.
     fn bind(&self, mount: &Mount, job: &Job) -> Result<Kind, Cause> {
-        let lowers = match mount.input.map(|input| &job.inputs[input].0) {
+        let tree = mount.input.map(|input| &job.inputs[input].0);
+        let copies = self.mode.snapshots == Snapshots::Copy;
+        let lowers = match tree {
             Some(VertexResult::Context(context)) => {
                 let stack = Stack::new(vec![context.layer.clone()]);
                 if !has(&stack, &mount.selector) {
                     return Err(context.missing(&mount.selector));
                 }
-                vec![self.context_folder(context)?]
+                if copies { Vec::new() } else { vec![self.context_folder(context)?] }
             }
             Some(layers) => {
                 let mounted = self.mounted(layers)?;
@@ -142,6 +154,9 @@ impl Effects {
             }
             None => Vec::new(),
         };
+        if copies {
+            return self.copy_of(mount, tree);
+        }
         let writable = match mount.readonly {
             true => None,
             false => Some(Writable { upper: self.lease.new_folder()?, work: self.lease.new_work_folder()? }),
@@ -149,35 +164,66 @@ impl Effects {
         Ok(Kind::Overlay { lowers, writable, path: PathBuf::from(&mount.selector) })
     }
 
+    /// The same without overlayfs: a copy, which goes with the build.
+    fn copy_of(&self, mount: &Mount, tree: Option<&VertexResult>) -> Result<Kind, Cause> {
+        let root = self.lease.new_folder()?;
+        let mut path = "";
+        if let Some(tree) = tree {
+            let part = self.part(self.mounted(tree)?, &mount.selector)?;
+            part.export(&root).map_err(Cause::io("copy", &root))?;
+            if part.is_file() {
+                path = SEED_FILE;
+            } else if let Some((_, node)) = part.tree.stack.lookup(&part.at) {
+                let (uid, gid) = self.on_disk(node.uid, node.gid);
+                self.chown(&root, uid, gid).map_err(Cause::io("chown", &root))?;
+                let mode = fs::Permissions::from_mode(node.mode);
+                fs::set_permissions(&root, mode).map_err(Cause::io("chmod", &root))?;
+                if self.mode.ids == Ids::Single {
+                    owners::record(&root, node).map_err(Cause::io("setxattr", &root))?;
+                }
+            }
+        }
+        Ok(Kind::Bind { root, path: PathBuf::from(path), readonly: mount.readonly })
+    }
+
     /// Takes a step's caches into use: each once, however often it is mounted, and in the order of their names, so that two
     /// steps never wait for each other.
-    fn caches(&self, exec: &Exec, job: &Job) -> Result<BTreeMap<String, CacheMount>, Cause> {
+    fn caches(&self, exec: &Exec, job: &Job) -> Result<BTreeMap<String, Arc<CacheMount>>, Cause> {
         let mut wanted: BTreeMap<String, (CacheMountSpec, Option<Seed>)> = BTreeMap::new();
         for mount in &exec.mounts {
             let MountKind::Cache { sharing, mode, uid, gid, .. } = &mount.kind else { continue };
             let seed = self.seed(mount, job)?;
             let name = cache_name(mount, seed.as_ref());
-            let (sharing, owner) = (shared(*sharing), Some((*uid, *gid)));
+            let (sharing, owner) = (shared(*sharing), Some(self.on_disk(*uid, *gid)));
+            // Who moves it into a root has it alone.
+            let sharing = if self.mode.isolation == Isolation::Chroot { Sharing::Locked } else { sharing };
             let spec = CacheMountSpec { id: name.clone(), sharing, mode: *mode, owner };
             let (known, _) = wanted.entry(name).or_insert((spec, seed));
             known.sharing = stricter(known.sharing, sharing);
         }
         let taken = wanted.into_iter();
-        taken.map(|(name, (spec, seed))| Ok((name, self.cache(&spec, seed.as_ref(), job)?))).collect()
+        taken
+            .map(|(name, (spec, seed))| Ok((name, Arc::new(self.cache(&spec, seed.as_ref(), job)?))))
+            .collect()
     }
 
     /// What a new cache begins with, if its mount says so.
     fn seed(&self, mount: &Mount, job: &Job) -> Result<Option<Seed>, Cause> {
         let Some(input) = mount.input else { return Ok(None) };
         let tree = self.mounted(&job.inputs[input].0)?;
-        let path = text::encode(&mount.selector);
         if !has(&tree.stack, &mount.selector) {
             let of = "the tree that the cache begins with".to_owned();
             return Err(Cause::CopyMissing { path: mount.selector.clone(), of, ignored: false, near: None });
         }
+        self.part(tree, &mount.selector).map(Some)
+    }
+
+    /// What a tree has at a path, links followed.
+    fn part(&self, tree: Mounted, path: &str) -> Result<Seed, Cause> {
+        let path = text::encode(path);
         let at = tree.stack.resolve(&LayerPath::clamp(&path).map_err(CopyError::from)?, true)?;
         let digest = tree.stack.selection_digest(&Selector::path(&path))?.digest();
-        Ok(Some(Seed { tree, at, digest }))
+        Ok(Seed { tree, at, digest, form: self.upper_form(), records: self.mode.ids == Ids::Single })
     }
 
     fn cache(&self, spec: &CacheMountSpec, seed: Option<&Seed>, job: &Job) -> Result<CacheMount, Cause> {
@@ -205,6 +251,10 @@ struct Seed {
     at: LayerPath,
     /// Of what is there.
     digest: Digest,
+    /// How it is written.
+    form: image::folder::Form,
+    /// Whether owners stand in records.
+    records: bool,
 }
 
 impl Seed {
@@ -231,8 +281,10 @@ impl Seed {
             plan.layer.entries.insert(below, tree::Node { hardlink: None, ..entry.node.clone() });
         }
         let sources = self.tree.sources().map_err(io::Error::other)?;
-        image::folder::write_plan(&plan, &[sources], folder, UPPER).map_err(io::Error::other)?;
-        Ok(())
+        image::folder::write_plan(&plan, &[sources], folder, self.form).map_err(io::Error::other)?;
+        let written = plan.layer.entries.iter().filter(|_| self.records);
+        let mut written = written.map(|(path, node)| (folder.join(OsStr::from_bytes(path.as_bytes())), node));
+        written.try_for_each(|(path, node)| owners::record(&path, node))
     }
 }
 

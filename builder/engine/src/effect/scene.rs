@@ -4,14 +4,14 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::{MetadataExt, chown},
+    os::unix::fs::MetadataExt,
     path::PathBuf,
     sync::{Mutex, PoisonError},
 };
 
 use graph::Exec;
 use oci::Digest;
-use sandbox::{MountKind, Rootfs, Spec, Writable};
+use sandbox::{MountKind, Rootfs, Snapshots, Spec, Writable};
 
 use super::{Effects, Job, mounts::Mounts};
 use crate::error::Cause;
@@ -76,15 +76,20 @@ impl Effects {
 
     /// Lays something over each cache of a spec, so that what is written there is thrown away.
     pub(crate) fn shield_caches(&self, spec: &mut Spec, mounts: &Mounts) -> Result<(), Cause> {
+        let copies = self.mode.snapshots == Snapshots::Copy;
         for mount in &mut spec.mounts {
-            let MountKind::Bind { root, path, readonly } = &mount.kind else { continue };
+            let MountKind::Bind { root, path, readonly } = &mut mount.kind else { continue };
             if *readonly || !mounts.caches().any(|cache| cache == root) {
+                continue;
+            }
+            if copies {
+                *readonly = true;
                 continue;
             }
             let writable = Writable { upper: self.lease.new_folder()?, work: self.lease.new_work_folder()? };
             // The root of an overlay looks as its upper folder does.
-            let found = fs::metadata(root).map_err(Cause::io("read", root))?;
-            chown(&writable.upper, Some(found.uid()), Some(found.gid()))
+            let found = fs::metadata(&*root).map_err(Cause::io("read", &*root))?;
+            self.chown(&writable.upper, found.uid(), found.gid())
                 .and_then(|()| fs::set_permissions(&writable.upper, found.permissions()))
                 .map_err(Cause::io("write", &writable.upper))?;
             mount.kind = MountKind::Overlay {

@@ -4,7 +4,7 @@ use std::{ffi::OsString, sync::Arc};
 
 use sandbox::Spec;
 
-use super::run::{Container, RunRequest, Terminal, stdio};
+use super::run::{Container, RunRequest, Terminal, started, stdio};
 use crate::{
     client::Client,
     effect::{
@@ -118,9 +118,11 @@ pub(crate) fn open_shell(
     for argv in shells(stage) {
         spec.argv = argv.iter().map(OsString::from).collect();
         effects.renew_work(&mut spec)?;
-        match sandbox::start(&spec, stdio(terminal)?) {
+        let furnished = effects.furnish(&spec, &mounts)?;
+        match sandbox::start(started(&furnished, &spec), stdio(terminal)?) {
             Ok(running) => {
                 let container = Container::new(running, effects.clone(), Some(mounts)).in_group(group);
+                let container = container.furnished(furnished);
                 return Ok(Entered { container, shell: argv.join(" ") });
             }
             Err(sandbox::Error::Exec { .. }) => tried.push(argv.join(" ")),

@@ -1,6 +1,7 @@
 //! `kiln run`: a command in an image, in the sandbox that steps run in.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fs,
     os::fd::OwnedFd,
@@ -8,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use graph::Network;
+use graph::{Network, Ulimit};
 use oci::{Config, Digest};
 use sandbox::{CapabilitySet, Group, Handle, Mount, MountKind, Report, Running, Spec, Stdio, WindowSize};
 
@@ -17,7 +18,8 @@ use crate::{
     client::Client,
     effect::{
         Effects, Job,
-        exec::user,
+        exec::{resource_limits, user},
+        furnish::Furnished,
         mounts::Mounts,
         network::Reached,
         pull::{KnownImage, Place},
@@ -48,6 +50,10 @@ pub struct RunRequest {
     pub network: Network,
     /// Host name; the image's short digest where none is given.
     pub hostname: Option<String>,
+    /// Limits of its processes.
+    pub ulimits: Vec<Ulimit>,
+    /// Size of `/dev/shm`.
+    pub shm_size_bytes: Option<u64>,
     /// Folders and files of the host.
     pub volumes: Vec<Volume>,
     /// What the command's input and output are.
@@ -88,13 +94,20 @@ pub struct Container {
     group: Option<Group>,
     /// What it has to do without.
     without: Option<String>,
+    /// What lies in its root in place of mounts.
+    _furnished: Option<Furnished>,
     /// Keeps what it stands on.
     _stands_on: (Arc<Effects>, Option<Mounts>),
 }
 
 impl Container {
     pub(crate) fn new(running: Running, effects: Arc<Effects>, mounts: Option<Mounts>) -> Container {
-        Container { running, group: None, without: None, _stands_on: (effects, mounts) }
+        Container { running, group: None, without: None, _furnished: None, _stands_on: (effects, mounts) }
+    }
+
+    /// The same, in whose root this lies.
+    pub(crate) fn furnished(self, furnished: Option<(Furnished, Spec)>) -> Container {
+        Container { _furnished: furnished.map(|(furnished, _)| furnished), ..self }
     }
 
     /// The same, which runs in a control group.
@@ -152,14 +165,21 @@ impl Engine {
             spec.network = network;
             let group = effects.group()?;
             spec.groups = group.as_ref().map_or_else(Vec::new, |group| group.memberships().to_vec());
-            let running = sandbox::start(&spec, stdio(request.terminal)?)
-                .map_err(|error| effects.refused(error, &layers, &spec, &config.platform()))?;
             let mounts = Mounts::with_network(own);
+            let furnished = effects.furnish(&spec, &mounts)?;
+            let running = sandbox::start(started(&furnished, &spec), stdio(request.terminal)?)
+                .map_err(|error| effects.refused(error, &layers, &spec, &config.platform()))?;
             let container = Container::new(running, effects.clone(), Some(mounts)).in_group(group);
+            let container = container.furnished(furnished);
             Ok(Container { without: shared, ..container })
         });
         Ok(container.await?)
     }
+}
+
+/// The spec to start: without the mounts that lie in its root.
+pub(crate) fn started<'a>(furnished: &'a Option<(Furnished, Spec)>, spec: &'a Spec) -> &'a Spec {
+    furnished.as_ref().map_or(spec, |(_, without)| without)
 }
 
 pub(crate) fn job_of(image: Digest) -> Job {
@@ -203,18 +223,20 @@ fn spec(
     let identity = effects.identity(&below, named)?;
     let cwd = request.workdir.clone().unwrap_or_else(|| config.working_dir.clone());
     let cwd = if cwd.is_empty() { "/".to_owned() } else { cwd };
-    let writable = effects.writable(&below)?;
-    effects.make_cwd(&below, &writable.upper, &cwd)?;
+    let ground = effects.ground(layers, &below)?;
+    effects.make_cwd_on(&below, &ground, &cwd)?;
     let hostname = request.hostname.clone().unwrap_or_else(|| hostname.to_owned());
     let mut mounts = effects.network_files(&hostname, &[], network)?;
     mounts.extend(request.volumes.iter().map(volume));
     Ok(Spec {
-        rootfs: effects.rootfs(&below, writable)?,
+        mode: effects.mode,
+        rootfs: effects.rootfs(&below, &ground)?,
         empty: effects.empty.clone(),
         readonly_root: false,
         mounts,
         argv: argv(config, request),
         env: env(config, request, &identity.home, &hostname),
+        secret_env: Vec::new(),
         cwd: PathBuf::from(cwd),
         user: user(&identity),
         hostname,
@@ -222,9 +244,10 @@ fn spec(
         capabilities: CapabilitySet::docker_default(),
         protect_kernel_paths: true,
         filter_calls: true,
-        shm_size_bytes: Spec::DEFAULT_SHM_SIZE_BYTES,
-        limits: Vec::new(),
+        shm_size_bytes: request.shm_size_bytes.unwrap_or(Spec::DEFAULT_SHM_SIZE_BYTES),
+        limits: resource_limits(&request.ulimits),
         groups: Vec::new(),
+        emulation: effects.emulation(&below.stack, &BTreeMap::new()),
     })
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use image::layout::NamedImage;
 use oci::{Platform, Reference};
-use store::{BootId, IdMap, Memos, Options, Store};
+use store::{BootId, Memos, Options, Store};
 
 use super::{
     answer::{Answer, Archive, Image, LONGEST_SECONDS, Shown},
@@ -37,7 +37,7 @@ pub struct Recalled {
 /// Where the outputs are what they are to be, nothing is written, locked or waited for, and of the state folder a few small
 /// files are read.
 pub fn recall(root: &Path, request: &BuildRequest, client: &dyn Client, clock: &Clock) -> Option<Recalled> {
-    let memos = Memos::at(root, &IdMap::Root, BootId::of_kernel())?;
+    let memos = Memos::at(root, BootId::of_kernel())?;
     let key = key::key(request, client, || memos.secret_key())?;
     let answer: Answer = serde_json::from_slice(&memos.get(&key)?).ok()?;
     let now = clock.now().epoch().0;
@@ -103,7 +103,9 @@ fn write(root: &Path, memos: &Memos, request: &BuildRequest, answer: &Answer, cl
     if lacking.is_empty() {
         return Some(());
     }
-    let store = Store::open(Options::new(root, engine::clock_of_store(clock))).ok()?;
+    let options =
+        Options { id_map: memos.id_map().clone(), ..Options::new(root, engine::clock_of_store(clock)) };
+    let store = Store::open(options).ok()?;
     let lease = store.lease().ok()?;
     for (kind, images, path) in lacking {
         // What keeps it from being written is told by the ordinary way, which meets it too.

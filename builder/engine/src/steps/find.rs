@@ -19,8 +19,8 @@ impl BuildSteps {
                 if name == self.dockerfile || Some(name) == self.dockerfile.rsplit('/').next() {
                     let holds = move |(first, last)| first <= place && place <= last;
                     Box::new(move |step| step.lines.is_some_and(holds))
-                } else if self.steps.iter().any(|step| step.stage == name && !name.is_empty()) {
-                    Box::new(move |step| step.stage == name && place_in_stage(&step.name) == Some(place))
+                } else if self.steps.iter().any(|step| is_of(step, name)) {
+                    Box::new(move |step| is_of(step, name) && place_in_stage(&step.name) == Some(place))
                 } else {
                     return Ok(None);
                 }
@@ -42,6 +42,11 @@ impl BuildSteps {
         });
         Ok(Some(whole.unwrap_or(*at)))
     }
+}
+
+/// Whether a step is of the stage that a person names. Dockerfiles take a stage's name in any case.
+fn is_of(step: &Step, name: &str) -> bool {
+    !name.is_empty() && step.stage.eq_ignore_ascii_case(name)
 }
 
 /// `linux/amd64 build 2/5` of `[linux/amd64 build 2/5] RUN make`.
@@ -71,6 +76,7 @@ mod tests {
             stage: (*stage).to_owned(),
             lines: Some((*line, *line + 1)),
             came: Came::Cached,
+            took: None,
             shell: Vec::new(),
             what: What::Change,
             inputs: Vec::new(),
@@ -104,6 +110,7 @@ mod tests {
             // The whole of the instruction, whichever vertex of it is named.
             ("5", Some(3)),
             ("build:3", Some(3)),
+            ("Build:2", Some(1)),
             ("stage-1:1", Some(4)),
             ("Dockerfile:4", Some(1)),
             ("sub/Dockerfile:9", Some(4)),
@@ -118,6 +125,13 @@ mod tests {
         for text in ["2", "99", "build:4", "Dockerfile:8", "18446744073709551615"] {
             assert_eq!(build.find(text), Err(StepError::NoStep { asked: text.to_owned() }), "{text}");
         }
+    }
+
+    #[test]
+    fn a_step_of_the_only_stage_is_found_by_it() {
+        let build = build(&[("[1/2] FROM a", "stage-0", 1), ("[2/2] RUN b", "stage-0", 3)]);
+        assert_eq!(build.find("stage-0:2"), Ok(Some(1)));
+        assert_eq!(build.find("stage-1:2"), Ok(None));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use graph::{Exec, Local};
 use oci::Digest;
 use serde::{Deserialize, Serialize};
-use store::ResultLayer;
+use store::{ResultLayer, Took};
 
 pub use error::StepError;
 pub use open::EnterRequest;
@@ -63,6 +63,9 @@ pub struct Step {
     pub lines: Option<(usize, usize)>,
     /// What came of it.
     pub came: Came,
+    /// What it took of the machine, if a process of it ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took: Option<Took>,
     /// As of [`graph::About::shell`].
     pub(crate) shell: Vec<String>,
     pub(crate) what: What,
@@ -168,12 +171,13 @@ impl BuildSteps {
         hasher.finish()
     }
 
-    /// Whether it tells what another tells: all but the moment, and how long steps took.
+    /// Whether it tells what another tells: all but the moment, and what steps took.
     fn tells_as(&self, other: &BuildSteps) -> bool {
         let timeless = |build: &BuildSteps| {
             let mut build = build.clone();
             build.at = 0;
             for step in &mut build.steps {
+                step.took = None;
                 if let Came::Ran { milliseconds } | Came::Failed { milliseconds } = &mut step.came {
                     *milliseconds = 0;
                 }

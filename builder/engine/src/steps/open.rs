@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, sync::Arc};
 
-use graph::{Exec, MountKind, Op, Source, Vertex};
+use graph::{Exec, MountKind, Op, Source, Ulimit, Vertex};
 use oci::{Digest, Platform};
 use store::ResultLayer;
 use tree::LayerPath;
@@ -15,7 +15,7 @@ use crate::{
     error::{Cause, Error},
     local::{
         enter::{Entered, add_terminal, open_shell},
-        run::{Container, Terminal, job_of, stdio},
+        run::{Container, Terminal, job_of, started, stdio},
     },
     progress::SharedSink,
     result::VertexResult,
@@ -34,6 +34,10 @@ pub struct EnterRequest {
     pub command: Vec<String>,
     /// Whether what is written to cache mounts stays there.
     pub write_caches: bool,
+    /// Limits of its processes, in place of those of the step that have the same name.
+    pub ulimits: Vec<Ulimit>,
+    /// Size of `/dev/shm`, in place of the step's.
+    pub shm_size_bytes: Option<u64>,
     /// What the command's input and output are.
     pub terminal: Terminal,
 }
@@ -71,7 +75,10 @@ fn open(
         false => earlier.before(request.step)?,
     };
     let mut absent = Vec::new();
-    let (exec, inputs) = earlier.command(request.step, root, request.user.as_deref(), &mut absent);
+    let (mut exec, inputs) = earlier.command(request.step, root, request.user.as_deref(), &mut absent);
+    exec.ulimits.retain(|own| request.ulimits.iter().all(|given| given.name != own.name));
+    exec.ulimits.extend_from_slice(&request.ulimits);
+    exec.shm_size_bytes = request.shm_size_bytes.or(exec.shm_size_bytes);
     let digest = Digest::of(step.name.as_bytes());
     let vertex =
         Vertex { op: Op::Exec(Box::new(exec.clone())), inputs: Vec::new(), about: Default::default() };
@@ -92,10 +99,18 @@ fn open(
     spec.argv = request.command.iter().map(OsString::from).collect();
     let group = effects.group()?;
     spec.groups = group.as_ref().map_or_else(Vec::new, |group| group.memberships().to_vec());
-    let running = sandbox::start(&spec, stdio(request.terminal)?)
+    let furnished = effects.furnish(&spec, &mounts)?;
+    let running = sandbox::start(started(&furnished, &spec), stdio(request.terminal)?)
         .map_err(|error| effects.not_started(error, &below, &spec, &exec.platform))?;
     let container = Container::new(running, effects.clone(), Some(mounts)).in_group(group);
+    let container = container.furnished(furnished);
     Ok((Entered { container, shell: request.command.join(" ") }, absent))
+}
+
+/// Where a step has sockets of ssh agents.
+fn agents(mounts: &[graph::Mount]) -> Vec<String> {
+    let of_agent = |mount: &&graph::Mount| matches!(mount.kind, MountKind::Ssh { .. });
+    mounts.iter().filter(of_agent).map(|mount| mount.target.clone()).collect()
 }
 
 /// An earlier build, with what is still here of it.
@@ -195,6 +210,7 @@ impl Earlier<'_> {
         }
         let mounts = std::mem::take(&mut exec.mounts);
         exec.mounts.push(Exec::root(Some(0)));
+        let mut sockets = agents(&mounts);
         for mut mount in mounts.into_iter().filter(|mount| is_run && mount.target != "/") {
             if let Some(why) = self.lacks(&mount.kind) {
                 absent.push(format!("{} is not mounted: {why}", mount.target));
@@ -215,6 +231,12 @@ impl Earlier<'_> {
             }
             exec.mounts.push(mount);
         }
+        // Whoever finds the variable believes in the socket.
+        sockets.retain(|socket| !agents(&exec.mounts).contains(socket));
+        exec.env.retain(|assignment| {
+            let socket = assignment.strip_prefix("SSH_AUTH_SOCK=");
+            socket.is_none_or(|socket| !sockets.iter().any(|absent| absent == socket))
+        });
         let secrets = std::mem::take(&mut exec.secret_env);
         for secret in secrets.into_iter().filter(|_| is_run) {
             match self.lacks_secret(&secret.id) {

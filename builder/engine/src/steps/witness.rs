@@ -10,7 +10,7 @@ use dockerfile_parser::LineIndex;
 use graph::{About, Op, Source};
 use oci::Digest;
 use solver::{Id, Solver};
-use store::ResultLayer;
+use store::{ResultLayer, Took};
 
 use super::{BuildSteps, Came, Step, VERSION, What};
 use crate::{
@@ -33,6 +33,8 @@ struct Seen {
     definition: Option<Definition>,
     /// By the digests of vertices.
     shown: BTreeMap<Digest, Shown>,
+    /// What steps took, by the digests of their vertices.
+    took: BTreeMap<Digest, Took>,
     /// The layers of images by the digests of their vertices: a solver lets go of a result when nobody needs it any more.
     pulled: BTreeMap<Digest, Vec<ResultLayer>>,
     contexts: BTreeMap<String, std::path::PathBuf>,
@@ -74,17 +76,18 @@ impl Witness {
             {
                 contexts.insert(local.name.clone(), folder);
             }
-            let About { name, stage, shell, source, .. } = &vertex.about;
+            let About { name, stage_name, shell, source, .. } = &vertex.about;
             let shown = seen.shown.get(&solve.digest(solved).digest());
             Step {
                 number: shown.map(|shown| shown.number),
                 name: name.clone(),
-                stage: stage.clone(),
+                stage: stage_name.clone(),
                 lines: source.map(|range| {
                     let last = range.end.saturating_sub(1).max(range.start);
                     (lines.position(range.start).line, lines.position(last).line)
                 }),
                 came: shown.map_or(Came::Nothing, |shown| shown.came.clone()),
+                took: seen.took.get(&solve.digest(solved).digest()).copied(),
                 shell: shell.clone(),
                 what: what(&vertex.op),
                 inputs: vertex.inputs.iter().map(|edge| edge.vertex.index()).collect(),
@@ -153,6 +156,7 @@ impl Sink for Witness {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             match &event {
                 Event::Vertex(vertex) => seen.vertex(vertex),
+                Event::Usage(usage) => drop(seen.took.insert(usage.vertex, usage.took)),
                 Event::Definition(definition) => seen.definition = Some(definition.clone()),
                 _ => {}
             }

@@ -22,7 +22,7 @@ use super::{ApplyError, ApplyOptions, Ownership};
 use crate::{
     attributes::Attributes,
     beneath,
-    inode::{accept_xattr, gid, own_xattrs, times, uid},
+    inode::{accept_xattr, own_xattrs, owner, times},
     overlay::OverlayXattrs,
 };
 
@@ -99,8 +99,9 @@ impl Disk {
         let mut sparse = SparseFile { file, path: path.clone(), hole: false };
         let node = fill(&mut sparse)?;
         let file = sparse.file;
-        if self.ownership == Ownership::Real {
-            fchown(&file, uid(&node), gid(&node)).map_err(failed("fchown", path))?;
+        if self.ownership.chowns() {
+            let (uid, gid) = owner(&node, self.ownership);
+            fchown(&file, uid, gid).map_err(failed("fchown", path))?;
         }
         // After the owner, as chown takes set-id bits and capabilities away.
         fchmod(&file, Mode::from_raw_mode(node.mode)).map_err(failed("fchmod", path))?;
@@ -118,7 +119,7 @@ impl Disk {
         let (folder, name) = (parent.as_fd(), path.name());
         let mode = Mode::from_raw_mode(node.mode);
         let make = |kind, device| mknodat(folder, name, kind, mode, device).map_err(failed("mknodat", path));
-        let placeholder = self.ownership == Ownership::Recorded;
+        let placeholder = !self.ownership.makes_devices();
         match &node.kind {
             Kind::Symlink { target } => {
                 symlinkat(&target[..], folder, name).map_err(failed("symlinkat", path))?;
@@ -134,9 +135,10 @@ impl Disk {
                 unreachable!("folders and files have functions of their own")
             }
         }
-        if self.ownership == Ownership::Real {
-            let owner = chownat(folder, name, uid(node), gid(node), AtFlags::SYMLINK_NOFOLLOW);
-            owner.map_err(failed("fchownat", path))?;
+        if self.ownership.chowns() {
+            let (uid, gid) = owner(node, self.ownership);
+            let owned = chownat(folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
+            owned.map_err(failed("fchownat", path))?;
         }
         if !matches!(node.kind, Kind::Symlink { .. }) {
             // Made with the umask; and it is no link that could be followed.
@@ -152,6 +154,9 @@ impl Disk {
 
     /// Marks a name as gone, in overlayfs's way. Even a user namespace may make this device.
     pub(super) fn make_whiteout(&mut self, path: &LayerPath) -> Result<(), ApplyError> {
+        if !self.overlay.has_whiteouts() {
+            return Ok(());
+        }
         let parent = self.parent(path)?;
         let device: Dev = makedev(0, 0);
         mknodat(&*parent, path.name(), FileType::CharacterDevice, Mode::empty(), device)
@@ -179,15 +184,15 @@ impl Disk {
     pub(super) fn set_folder(&mut self, path: &LayerPath, node: &Node) -> Result<(), ApplyError> {
         let folder = open_folder(&self.root, path).map_err(failed("open", path))?;
         let attributes = Attributes::of(&folder, b".").map_err(failed("open", path))?;
-        if self.ownership == Ownership::Real {
-            chownat(&folder, ".", uid(node), gid(node), AtFlags::empty())
-                .map_err(failed("fchownat", path))?;
+        if self.ownership.chowns() {
+            let (uid, gid) = owner(node, self.ownership);
+            chownat(&folder, ".", uid, gid, AtFlags::empty()).map_err(failed("fchownat", path))?;
         }
         for (name, value) in own_xattrs(node) {
             accept_xattr(attributes.set(name, value)).map_err(failed("lsetxattr", path))?;
         }
-        if node.kind == (Kind::Directory { opaque: true }) {
-            attributes.set(self.overlay.opaque(), b"y").map_err(failed("lsetxattr", path))?;
+        if let (Kind::Directory { opaque: true }, Some(mark)) = (&node.kind, self.overlay.opaque()) {
+            attributes.set(mark, b"y").map_err(failed("lsetxattr", path))?;
         }
         utimensat(&folder, ".", &times(node.mtime), AtFlags::empty()).map_err(failed("utimensat", path))?;
         // Last: it may take our own right to search the folder away.

@@ -29,6 +29,7 @@ use std::{
 use oci::DiffId;
 use tree::{BadPath, Layer, LayerPath, Node};
 
+pub use crate::inode::{LARGEST_MAPPED, UNMAPPED};
 use crate::{
     overlay::OverlayXattrs,
     pipe::{ChunkReader, TooLong, chunks, hash, split},
@@ -56,8 +57,22 @@ pub enum Ownership {
     /// Files are chowned, devices made: needs root, or a user namespace that maps the ids.
     #[default]
     Real,
+    /// Files are chowned; a device is an empty file, as no user namespace may make one.
+    Mapped,
     /// Files belong to whoever runs this; a device is an empty file; attributes that may not be set are left out.
     Recorded,
+}
+
+impl Ownership {
+    /// Whether files are given their owners.
+    pub(crate) fn chowns(self) -> bool {
+        self != Ownership::Recorded
+    }
+
+    /// Whether devices are made.
+    pub(crate) fn makes_devices(self) -> bool {
+        self == Ownership::Real
+    }
 }
 
 /// What names that start with `.wh.` mean.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use oci::Digest;
-use tree::{Kind, LayerPath};
+use tree::{Kind, Layer, LayerPath};
 
 use super::SourceFolder;
 use crate::{
@@ -30,6 +30,11 @@ impl PlannedLayer {
     /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// The manifest alone.
+    pub fn into_layer(self) -> Layer {
+        self.plan.layer
     }
 
     /// The folders, as [`super::write_plan`] takes them.

@@ -81,7 +81,8 @@ impl Pruner<'_> {
     }
 
     fn unmark(&self, folder: &OwnedFd) -> Result<(), Errno> {
-        match fremovexattr(folder, self.overlay.opaque()) {
+        let Some(mark) = self.overlay.opaque() else { return Ok(()) };
+        match fremovexattr(folder, mark) {
             Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
             other => other,
         }

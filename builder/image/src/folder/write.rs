@@ -26,7 +26,7 @@ use crate::{
     attributes::Attributes,
     beneath,
     copy::{ContentSource, Plan},
-    inode::{accept_xattr, gid, own_xattrs, times, uid},
+    inode::{accept_xattr, own_xattrs, owner, times},
     scan::StatKey,
 };
 
@@ -115,9 +115,12 @@ impl<'a> Writer<'a> {
         let mode = if self.plan.layer.get(path).is_some() { 0o700 } else { 0o755 };
         let make = || mkdirat(folder, path.name(), Mode::from_raw_mode(mode));
         match make() {
-            Err(Errno::EXIST) if self.form == Form::Export => {
+            Err(Errno::EXIST) if self.form.is_onto() => {
                 let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                if openat(folder, path.name(), flags, Mode::empty()).is_ok() {
+                let hides = |node: &Node| node.kind == Kind::Directory { opaque: true };
+                if !self.plan.layer.get(path).is_some_and(hides)
+                    && openat(folder, path.name(), flags, Mode::empty()).is_ok()
+                {
                     return Ok(());
                 }
                 remove_in(folder, path.name()).map_err(failed("unlinkat", path))?;
@@ -129,7 +132,7 @@ impl<'a> Writer<'a> {
 
     fn make(&self, folder: &OwnedFd, path: &LayerPath) -> Result<(), FolderError> {
         let Some(node) = self.plan.layer.get(path) else { return Ok(()) };
-        if self.form == Form::Export {
+        if self.form.is_onto() {
             remove_in(folder, path.name()).map_err(failed("unlinkat", path))?;
         }
         match &node.kind {
@@ -145,7 +148,8 @@ impl<'a> Writer<'a> {
             openat(folder, path.name(), flags, Mode::RUSR | Mode::WUSR).map_err(failed("openat", path))?;
         self.pour(&file, path, node)?;
         if self.owns() {
-            fchown(&file, uid(node), gid(node)).map_err(failed("fchown", path))?;
+            let (uid, gid) = owner(node, self.ownership());
+            fchown(&file, uid, gid).map_err(failed("fchown", path))?;
         }
         // After the owner, as chown takes set-id bits and capabilities away.
         fchmod(&file, Mode::from_raw_mode(node.mode)).map_err(failed("fchmod", path))?;
@@ -199,10 +203,11 @@ impl<'a> Writer<'a> {
         let name = path.name();
         let mode = Mode::from_raw_mode(node.mode);
         let make = |kind, device| mknodat(folder, name, kind, Mode::RUSR | Mode::WUSR, device);
-        let placeholder = matches!(self.form, Form::Upper { ownership: Ownership::Recorded, .. });
+        let placeholder = self.form.ownership().is_some_and(|ownership| !ownership.makes_devices());
         let made = match &node.kind {
             Kind::Symlink { target } => symlinkat(&target[..], folder, name),
             // Even a user namespace may make this device.
+            Kind::Whiteout if !self.form.has_whiteouts() => return Ok(()),
             Kind::Whiteout => {
                 return mknodat(folder, name, FileType::CharacterDevice, Mode::empty(), makedev(0, 0))
                     .map_err(failed("mknodat", path));
@@ -226,8 +231,9 @@ impl<'a> Writer<'a> {
             other => other.map_err(failed("mknodat", path))?,
         }
         if self.owns() {
-            let owner = chownat(folder, name, uid(node), gid(node), AtFlags::SYMLINK_NOFOLLOW);
-            owner.map_err(failed("fchownat", path))?;
+            let (uid, gid) = owner(node, self.ownership());
+            let owned = chownat(folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
+            owned.map_err(failed("fchownat", path))?;
         }
         if !matches!(node.kind, Kind::Symlink { .. }) {
             // It was made just now and is no link.
@@ -263,15 +269,17 @@ impl<'a> Writer<'a> {
     fn finish_folder(&self, path: &LayerPath, node: &Node) -> Result<(), FolderError> {
         let folder = beneath::open_folder(self.root.as_fd(), path).map_err(failed("open", path))?;
         if self.owns() {
-            fchown(&folder, uid(node), gid(node)).map_err(failed("fchown", path))?;
+            let (uid, gid) = owner(node, self.ownership());
+            fchown(&folder, uid, gid).map_err(failed("fchown", path))?;
         }
         for (name, value) in own_xattrs(node) {
             accept_xattr(fsetxattr(&folder, name, value, XattrFlags::empty()))
                 .map_err(failed("fsetxattr", path))?;
         }
-        if let (Kind::Directory { opaque: true }, Form::Upper { overlay, .. }) = (&node.kind, self.form) {
-            let set = fsetxattr(&folder, overlay.opaque(), b"y", XattrFlags::empty());
-            set.map_err(failed("fsetxattr", path))?;
+        if let (Kind::Directory { opaque: true }, Form::Upper { overlay, .. }) = (&node.kind, self.form)
+            && let Some(mark) = overlay.opaque()
+        {
+            fsetxattr(&folder, mark, b"y", XattrFlags::empty()).map_err(failed("fsetxattr", path))?;
         }
         futimens(&folder, &times(node.mtime)).map_err(failed("futimens", path))?;
         // Last: it may take our own right to search the folder away.
@@ -279,7 +287,12 @@ impl<'a> Writer<'a> {
     }
 
     fn owns(&self) -> bool {
-        matches!(self.form, Form::Upper { ownership: Ownership::Real, .. })
+        self.ownership().chowns()
+    }
+
+    /// What is put on disk; of an export, nothing that not everybody may.
+    fn ownership(&self) -> Ownership {
+        self.form.ownership().unwrap_or(Ownership::Recorded)
     }
 }
 

@@ -12,13 +12,16 @@ use image::{
     scan::{NoHashCache, Purpose, ScanError},
 };
 use rustix::{
-    fs::{XattrFlags, lsetxattr},
+    fs::{CWD, FileType, Mode, XattrFlags, lsetxattr},
     mount::{MountFlags, UnmountFlags, mount, unmount},
 };
 use tempfile::{TempDir, tempdir};
 use tree::{Layer, Mtime, Stack};
 
-use crate::scratch::{is_root, make, path, scanned, shown};
+use crate::{
+    scratch::{is_root, make, path, scanned, shown},
+    working_root::{self, Stepped},
+};
 
 /// An overlay on a lower folder.
 struct Overlay {
@@ -59,10 +62,12 @@ impl Overlay {
     }
 }
 
-fn check(lower: &str, step: impl FnOnce(&Path), expected: &[&str]) {
+fn check(lower: &str, step: impl Fn(&Path), expected: &[&str]) {
     let overlay = Overlay::on(lower);
-    let (changed, seen) = overlay.after(step);
+    let (changed, seen) = overlay.after(&step);
     assert_eq!(shown(&changed), expected);
+    let without = working_root::after(&overlay.folder.path().join("lower"), &overlay.lower, step);
+    assert_eq!(timeless(without), timeless(changed.clone()), "as without overlayfs");
     // The layer on the lower ones is what the step saw, but for the times of folders and links that overlayfs
     // broke.
     let alike = |layer: Layer| {
@@ -76,6 +81,12 @@ fn check(lower: &str, step: impl FnOnce(&Path), expected: &[&str]) {
         layer
     };
     assert_eq!(alike(overlay.lower.with(Arc::new(changed)).flatten()), alike(seen));
+}
+
+/// A layer without the times, some of which are those of the test.
+fn timeless(mut layer: Layer) -> Layer {
+    layer.entries.values_mut().for_each(|node| node.mtime = Mtime::default());
+    layer
 }
 
 #[test]
@@ -138,6 +149,37 @@ fn what_a_step_did_is_its_layer() {
     let pair = |at: &Path| make(at, "h/x h/y~h/x");
     check("h/", pair, &["dir /h", "file /h/x", "hardlink /h/y"]);
     check("a", |at| symlink("a", at.join("b")).expect("linked"), &["symlink /b"]);
+    // One of the names goes, or both are given to another: overlayfs breaks the link.
+    let one = |at: &Path| fs::remove_file(at.join("h/a")).expect("removed");
+    check("h/ h/a h/b~h/a", one, &["dir /h", "whiteout /h/a"]);
+    let owned = |at: &Path| {
+        for name in ["h/a", "h/b"] {
+            chown(at.join(name), Some(7), Some(8)).expect("chowned");
+        }
+    };
+    check("h/ h/a h/b~h/a", owned, &["dir /h", "file /h/a", "file /h/b"]);
+    // A folder's mode, with and without something in it; a folder that is moved.
+    let closed = |at: &Path| {
+        fs::set_permissions(at.join("d/e"), fs::Permissions::from_mode(0o700)).expect("set");
+        fs::rename(at.join("new/n"), at.join("new/m")).expect("renamed");
+    };
+    let made = |at: &Path| {
+        make(at, "new/ new/n/ new/n/f");
+        closed(at);
+    };
+    check("d/ d/e/ d/e/f", made, &["dir /d", "dir /d/e", "dir /new", "dir /new/m", "file /new/m/f"]);
+    // Pipes are kept, sockets are not, wherever they are.
+    let special = |at: &Path| {
+        rustix::fs::mknodat(CWD, at.join("p"), FileType::Fifo, Mode::RUSR, 0).expect("made");
+        drop(std::os::unix::net::UnixListener::bind(at.join("s")).expect("bound"));
+        fs::remove_file(at.join("f")).expect("removed");
+        drop(std::os::unix::net::UnixListener::bind(at.join("f")).expect("bound"));
+    };
+    let overlay = Overlay::on("f");
+    let without = Stepped::on(&overlay.folder.path().join("lower"), &overlay.lower, special);
+    assert!(without.stamps.has_more_than_a_layer());
+    assert_eq!(shown(&without.layer), shown(&overlay.after(special).0));
+    assert_eq!(shown(&without.layer), ["fifo /p"]);
 }
 
 #[test]

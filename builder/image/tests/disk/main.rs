@@ -4,3 +4,4 @@ mod diff;
 mod folder;
 mod scan;
 mod scratch;
+mod working_root;

@@ -22,6 +22,9 @@ impl Display for Call {
                 write!(f, "join the control group {} (version {version}), unshare(cgroup)", text(folder))
             }
             Call::EnterNetwork => write!(f, "setns(network)"),
+            Call::AdoptOrphans => write!(f, "prctl(PR_SET_CHILD_SUBREAPER)"),
+            Call::ChangeRoot { path } => write!(f, "chroot({}), chdir(/)", text(path)),
+            Call::DieWithParent => write!(f, "prctl(PR_SET_PDEATHSIG, SIGKILL)"),
             Call::MakePrivate => write!(f, "mount(/, private, recursive)"),
             Call::MakePrivateFromChroot { through } => {
                 write!(f, "mount(mount of /, private, recursive) through chroot {}", text(through))
@@ -31,6 +34,10 @@ impl Display for Call {
             Call::Select { within, path } => write!(f, "{within} = {} in {within}", text(path)),
             Call::Bind { root, path, readonly, keep } => {
                 write!(f, "{keep} = bind {} in {}{}", text(path), text(root), ro(*readonly))
+            }
+            Call::KernelFiles { kind, readonly, keep } => {
+                let readonly = if *readonly { ",rdonly" } else { "" };
+                write!(f, "{keep} = {}(nodev,noexec,nosuid{readonly})", kind.to_string_lossy())
             }
             Call::FileStore { keep } => write!(f, "{keep} = ramfs"),
             Call::File { store, name, content, mode, uid, gid, readonly, keep } => write!(
@@ -92,6 +99,7 @@ impl Call {
             Call::BoundCapabilities { keep } => write!(f, "prctl(PR_CAPBSET_DROP, all but {keep})"),
             Call::SetGroups { gids } => write!(f, "setgroups({gids:?})"),
             Call::InstallFilter { filter: _ } => write!(f, "seccomp(filter)"),
+            Call::InstallListener { filter: _ } => write!(f, "seccomp(filter with a listener)"),
             Call::SetIds { uid, gid } => write!(f, "setresgid({gid}), setresuid({uid})"),
             Call::SetCapabilities { keep } => write!(f, "capset({keep})"),
             Call::SetMask { mask } => write!(f, "umask({mask:04o})"),
@@ -116,6 +124,9 @@ impl Display for OverlayCall {
         match &self.writable {
             Some((upper, work)) => write!(f, ", upper {}, work {}", text(upper), text(work))?,
             None => write!(f, ", read-only")?,
+        }
+        if self.user_marks {
+            write!(f, ", with userxattr")?;
         }
         match &self.method {
             OverlayMethod::Append => Ok(()),

@@ -42,6 +42,17 @@ pub(super) fn select(within: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Fau
     open_tree(&found, c"", CLONE).at(Syscall::OpenTree)
 }
 
+/// A file system of the kernel's, of this type.
+pub(super) fn kernel_files(kind: &CStr, readonly: bool) -> Result<OwnedFd, Fault> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).at(Syscall::Fsopen)?;
+    fsconfig_create(&context).at(Syscall::FsconfigCreate)?;
+    let mut flags = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    flags.set(MountAttrFlags::MOUNT_ATTR_RDONLY, readonly);
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).at(Syscall::Fsmount)
+}
+
 /// A file system in memory that is never swapped.
 pub(super) fn store() -> Result<OwnedFd, Fault> {
     let context = fsopen(c"ramfs", FsOpenFlags::FSOPEN_CLOEXEC).at(Syscall::Fsopen)?;

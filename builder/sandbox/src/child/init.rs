@@ -13,6 +13,9 @@ use crate::sys;
 /// `sizeof(struct signalfd_siginfo)`; the signal's number is its first four bytes.
 const SIGNAL_BYTES: usize = 128;
 
+/// The signal that ends a step without a process namespace, whose first process must not be killed: it kills the others.
+pub(crate) const END: i32 = 64;
+
 impl Child<'_> {
     /// Spawns the command and stays until it has ended. The kernel kills what it left running when this
     /// process ends; it is killed before, so that mount points can be removed.
@@ -35,7 +38,9 @@ impl Child<'_> {
             finished = self.wait_for(command, signals.as_fd(), &mut others);
         }
         // Whoever is not the first process of a namespace would mean every process of the machine by -1.
-        if rustix::process::getpid().is_init() {
+        if self.adopts() {
+            self.end_orphans(&mut others);
+        } else if rustix::process::getpid().is_init() {
             sys::kill(-1, libc::SIGKILL);
         }
         loop {
@@ -70,6 +75,7 @@ impl Child<'_> {
         self.streams.stderr = None;
         self.terminal = None;
         self.console = None;
+        self.listener = None;
         self.root = None;
         for kept in &mut self.kept {
             *kept = None;
@@ -91,6 +97,9 @@ impl Child<'_> {
             let [signalled, life] = &sources;
             if !life.revents().is_empty() {
                 // The caller is gone, and with it whoever wants the layer.
+                if self.adopts() {
+                    self.end_orphans(others);
+                }
                 sys::exit(1);
             }
             if !signalled.revents().is_empty()
@@ -108,6 +117,7 @@ impl Child<'_> {
         let [a, b, c, d, ..] = information;
         let signal = u32::from_ne_bytes([a, b, c, d]) as i32;
         if signal != libc::SIGCHLD {
+            let signal = if signal == END && self.adopts() { libc::SIGKILL } else { signal };
             sys::kill(command, signal);
             return None;
         }

@@ -24,7 +24,9 @@ const STRING_BYTES: usize = 256;
 
 /// Options of a writable stack; see `plan/roots.rs`, where the same stand as text.
 const WRITABLE: [(&CStr, &CStr); 4] =
-    [(c"index", c"off"), (c"redirect_dir", c"off"), (c"metacopy", c"off"), (c"xino", c"off")];
+    [(c"index", c"off"), (c"xino", c"off"), (c"redirect_dir", c"off"), (c"metacopy", c"off")];
+/// As many of them are said with `userxattr`, which makes the others so and does not bear that they are said.
+const WITH_USER_MARKS: usize = 2;
 
 /// A detached mount of the stack.
 pub(super) fn mount(overlay: &OverlayCall, board: &Board) -> Result<OwnedFd, Fault> {
@@ -51,10 +53,14 @@ fn configure(overlay: &OverlayCall, context: BorrowedFd<'_>) -> Result<(), Fault
     if let Some((upper, work)) = &overlay.writable {
         set_folder(context, c"upperdir", upper).map_err(|fault| fault.with(UPPER))?;
         set_folder(context, c"workdir", work).map_err(|fault| fault.with(WORK))?;
-        for (name, value) in WRITABLE {
+        let said = if overlay.user_marks { WITH_USER_MARKS } else { WRITABLE.len() };
+        for (name, value) in WRITABLE.into_iter().take(said) {
             fsconfig_set_string(context, name, value).at(Syscall::Fsconfig)?;
         }
         fsconfig_set_flag(context, c"volatile").at(Syscall::Fsconfig)?;
+    }
+    if overlay.user_marks {
+        fsconfig_set_flag(context, c"userxattr").at(Syscall::Fsconfig)?;
     }
     fsconfig_create(context).at(Syscall::FsconfigCreate)
 }

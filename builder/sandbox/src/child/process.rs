@@ -2,22 +2,24 @@
 
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Uid, accessat, fchown, fstat, openat};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketType, sendmsg, socket,
 };
-use rustix::process::{chdir, ioctl_tiocsctty, setsid, umask};
+use rustix::process::{
+    Signal, chdir, chroot, ioctl_tiocsctty, set_parent_process_death_signal, setsid, umask,
+};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
-use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs};
 
 use super::Child;
 use crate::board::WARNED;
 use crate::fault::{At, Fault, Syscall};
-use crate::{Call, ResourceLimit, WindowSize, sys};
+use crate::{Call, Filter, ResourceLimit, WindowSize, sys};
 
 /// Detail of a failed [`Call::Exec`]: a file of that name is there.
 pub(crate) const EXISTS: u32 = 1;
@@ -33,14 +35,18 @@ impl Child<'_> {
                 let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).at(Syscall::Socket)?;
                 sys::loopback_up(socket.as_fd()).at(Syscall::Ioctl)
             }
-            Call::SetHostName { name } => {
-                rustix::system::sethostname(name.as_bytes()).at(Syscall::Sethostname)
-            }
+            Call::SetHostName { name } => match rustix::system::sethostname(name.as_bytes()) {
+                // A container's filter, as Podman has it, permits namespaces and not this.
+                Err(Errno::PERM) => {
+                    self.board.remark(index, WARNED);
+                    Ok(())
+                }
+                other => other.at(Syscall::Sethostname),
+            },
             Call::JoinSessionKeyring => {
                 sys::join_session_keyring();
                 Ok(())
             }
-            Call::Limit(limit) => self.limit(index, limit),
             Call::OpenTerminal { size, uid } => {
                 let terminal = self.open_terminal(*size, *uid)?;
                 self.terminal = Some(terminal);
@@ -73,13 +79,7 @@ impl Child<'_> {
         let window = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&master, window).at(Syscall::Ioctl)?;
         fchown(&slave, Some(Uid::from_raw(uid)), None).at(Syscall::Fchown)?;
-        let console = self.console.as_ref().ok_or(Fault::new(Syscall::Internal, Errno::BADF))?;
-        let masters = [master.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        control.push(SendAncillaryMessage::ScmRights(&masters));
-        let data = [std::io::IoSlice::new(b"t")];
-        sendmsg(console, &data, &mut control, SendFlags::empty()).at(Syscall::Sendmsg)?;
+        send(self.console.as_ref(), &[master.as_fd()])?;
         Ok(slave)
     }
 
@@ -98,7 +98,7 @@ impl Child<'_> {
     pub(super) fn become_command(&self) -> ! {
         let spawn = self.calls.iter().position(|call| *call == Call::Spawn).unwrap_or(0);
         for (index, call) in self.calls.iter().enumerate().skip(spawn + 1) {
-            if let Err(fault) = self.perform_in_command(call) {
+            if let Err(fault) = self.perform_in_command(index, call) {
                 self.board.fail(index, fault);
                 break;
             }
@@ -106,7 +106,7 @@ impl Child<'_> {
         sys::exit(127)
     }
 
-    fn perform_in_command(&self, call: &Call) -> Result<(), Fault> {
+    fn perform_in_command(&self, index: usize, call: &Call) -> Result<(), Fault> {
         match call {
             Call::NewSession { terminal } => {
                 setsid().at(Syscall::Setsid)?;
@@ -116,10 +116,34 @@ impl Child<'_> {
                 }
             }
             Call::PlaceStreams => self.place_streams(),
+            Call::ChangeRoot { path } => {
+                chroot(path.as_c_str()).at(Syscall::Chroot)?;
+                chdir(c"/").at(Syscall::Chdir)
+            }
+            Call::DieWithParent => set_parent_process_death_signal(Some(Signal::KILL)).at(Syscall::Prctl),
             Call::EnterWorkingDirectory { path } => chdir(path.as_c_str()).at(Syscall::Chdir),
+            Call::Limit(limit) => self.limit(index, limit),
             Call::BoundCapabilities { keep } => bound_capabilities(keep.bits()),
             Call::SetGroups { gids } => sys::set_groups(gids).at(Syscall::Setgroups),
-            Call::InstallFilter { filter } => sys::install_filter(filter.instructions()).at(Syscall::Seccomp),
+            Call::InstallFilter { filter } => match sys::install_filter(filter.instructions()) {
+                // See the plan for a chroot.
+                Err(Errno::ACCESS) if self.adopts() => Ok(()),
+                other => other.at(Syscall::Seccomp),
+            },
+            Call::InstallListener { filter } => {
+                // First, for opening is a call that may be answered.
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let root = openat(CWD, c"/", flags, Mode::empty()).at(Syscall::Openat)?;
+                let listener = match sys::notify::install_listener(filter.instructions()) {
+                    Err(errno) if self.adopts() => match self.install_without_new_rights(errno, filter) {
+                        // The step does without.
+                        None => return Ok(()),
+                        Some(listener) => listener,
+                    },
+                    other => other.at(Syscall::Seccomp)?,
+                };
+                send(self.listener.as_ref(), &[listener.as_fd(), root.as_fd()])
+            }
             Call::SetIds { uid, gid } => {
                 sys::set_gid(*gid).at(Syscall::Setresgid)?;
                 sys::set_uid(*uid).at(Syscall::Setresuid)
@@ -144,6 +168,16 @@ impl Child<'_> {
             Call::Exec { candidates, .. } => Err(self.exec(candidates)),
             _ => Err(Fault::new(Syscall::Internal, Errno::INVAL)),
         }
+    }
+
+    /// Installs a filter that was refused for want of CAP_SYS_ADMIN: who promises to gain no rights may. For root that is
+    /// no loss, see the plan for a chroot.
+    fn install_without_new_rights(&self, refused: Errno, filter: &Filter) -> Option<OwnedFd> {
+        if refused != Errno::ACCESS {
+            return None;
+        }
+        set_no_new_privs(true).ok()?;
+        sys::notify::install_listener(filter.instructions()).ok()
     }
 
     /// 0, 1 and 2. Sources are all above 9, so none is overwritten before it is used; a terminal or
@@ -187,6 +221,16 @@ impl Child<'_> {
         }
         fault
     }
+}
+
+/// Sends one or two descriptors to the caller.
+fn send(to: Option<&OwnedFd>, descriptors: &[BorrowedFd<'_>]) -> Result<(), Fault> {
+    let to = to.ok_or(Fault::new(Syscall::Internal, Errno::BADF))?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(descriptors));
+    let data = [std::io::IoSlice::new(b"t")];
+    sendmsg(to, &data, &mut control, SendFlags::NOSIGNAL).at(Syscall::Sendmsg).map(drop)
 }
 
 fn exists(path: &CStr) -> bool {

@@ -1,11 +1,12 @@
 //! `/proc`, `/dev`, `/sys`: what every container has, and what Docker hides of it.
 
 use std::ffi::{CStr, CString};
+use std::path::Path;
 
 use rustix::mount::MountFlags;
 
 use super::Planner;
-use crate::{Call, MountPoint, Network, NewFileSystem, Slot, Source};
+use crate::{Call, Error, Ids, MountPoint, Network, NewFileSystem, Slot, Source};
 
 /// Character devices (runtime-spec, config-linux.md § Default Devices): name, major, minor.
 const DEVICES: [(&str, u32, u32); 6] =
@@ -41,27 +42,70 @@ const READ_ONLY: [&CStr; 5] = [c"/proc/bus", c"/proc/fs", c"/proc/irq", c"/proc/
 
 const NOTHING_SPECIAL: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
+/// What is shown of the host's.
+#[derive(Default)]
+pub(super) struct Outside {
+    devices: Vec<(&'static str, Slot)>,
+    proc: Option<Source>,
+    sys: Option<Source>,
+}
+
 impl Planner<'_> {
-    /// Opens the host's devices, where they cannot be made.
-    pub(super) fn open_devices(&mut self) -> Vec<(&'static str, Slot)> {
-        if self.kernel.make_devices {
-            return Vec::new();
+    /// Opens what of the host's is shown where it cannot be made anew.
+    pub(super) fn open_kernel_files(&mut self) -> Result<Outside, Error> {
+        let mut outside = Outside::default();
+        if !self.makes_devices() {
+            for (name, _, _) in DEVICES {
+                let keep = self.slot();
+                self.calls.push(Call::Bind {
+                    root: c"/dev".into(),
+                    path: known(name),
+                    readonly: false,
+                    keep,
+                });
+                outside.devices.push((name, keep));
+            }
         }
-        let mut devices = Vec::new();
-        for (name, _, _) in DEVICES {
-            let keep = self.slot();
-            self.calls.push(Call::Bind { root: c"/dev".into(), path: known(name), readonly: false, keep });
-            devices.push((name, keep));
+        let in_user_namespace = self.spec.mode.has_user_namespace();
+        if !self.kernel.mounts_proc {
+            outside.proc = Some(self.open_bind(Path::new("/proc"), Path::new(""), false)?);
+        } else if in_user_namespace {
+            outside.proc = Some(self.make_kernel_files(c"proc", false));
         }
-        devices
+        // It shows the network of who mounts it, and is refused to who does not own that.
+        let owns_network = !matches!(self.spec.network, Network::Host);
+        let readonly = self.spec.protect_kernel_paths;
+        if !self.kernel.mounts_sysfs || in_user_namespace && !owns_network {
+            outside.sys = Some(self.open_bind(Path::new("/sys"), Path::new(""), readonly)?);
+        } else if in_user_namespace {
+            outside.sys = Some(self.make_kernel_files(c"sysfs", readonly));
+        }
+        Ok(outside)
+    }
+
+    fn make_kernel_files(&mut self, kind: &CStr, readonly: bool) -> Source {
+        let slot = self.slot();
+        self.calls.push(Call::KernelFiles { kind: kind.into(), readonly, keep: slot });
+        Source::Kept { slot, remount_readonly: false }
+    }
+
+    /// Whether device nodes can be made; never in a user namespace, whatever its root seems to be allowed.
+    fn makes_devices(&self) -> bool {
+        self.kernel.make_devices && !self.spec.mode.has_user_namespace()
     }
 
     /// Mounts and fills the three folders. They stay in the layer when they had to be made.
-    pub(super) fn add_kernel_files(&mut self, devices: Vec<(&'static str, Slot)>) {
-        self.mount_stays("/proc", c"proc", c"proc", NOTHING_SPECIAL, "");
-        self.add_dev(devices);
+    pub(super) fn add_kernel_files(&mut self, outside: Outside) {
+        match outside.proc {
+            Some(source) => self.mount_at("/proc", source, false),
+            None => self.mount_stays("/proc", c"proc", c"proc", NOTHING_SPECIAL, ""),
+        }
+        self.add_dev(outside.devices);
         let writable = if self.spec.protect_kernel_paths { MountFlags::RDONLY } else { MountFlags::empty() };
-        self.mount_stays("/sys", c"sysfs", c"sysfs", NOTHING_SPECIAL | writable, "");
+        match outside.sys {
+            Some(source) => self.mount_at("/sys", source, false),
+            None => self.mount_stays("/sys", c"sysfs", c"sysfs", NOTHING_SPECIAL | writable, ""),
+        }
         if self.kernel.unified_cgroup {
             let flags = NOTHING_SPECIAL | writable;
             self.mount_optional("/sys/fs/cgroup", c"cgroup2", c"cgroup", flags, "");
@@ -78,8 +122,10 @@ impl Planner<'_> {
             self.calls.push(Call::MakeDirectory { path: known(&format!("/dev/{name}")), mode: 0o755 });
         }
         let no_exec = MountFlags::NOSUID | MountFlags::NOEXEC;
-        let options = "newinstance,ptmxmode=0666,mode=0620,gid=5";
-        self.mount_stays("/dev/pts", c"devpts", c"devpts", no_exec, options);
+        // `tty`, where there is such a group.
+        let group = if self.spec.mode.ids == Ids::Single { "" } else { ",gid=5" };
+        let options = format!("newinstance,ptmxmode=0666,mode=0620{group}");
+        self.mount_stays("/dev/pts", c"devpts", c"devpts", no_exec, &options);
         let options = format!("mode=1777,size={}", self.spec.shm_size_bytes);
         self.mount_stays("/dev/shm", c"tmpfs", c"shm", NOTHING_SPECIAL, &options);
         self.mount_optional("/dev/mqueue", c"mqueue", c"mqueue", NOTHING_SPECIAL, "");
@@ -95,7 +141,8 @@ impl Planner<'_> {
             self.calls.push(Call::MakeLink { target: known(target), path: known(&format!("/dev/{name}")) });
         }
         if let Some(size) = self.terminal {
-            self.calls.push(Call::OpenTerminal { size, uid: self.spec.user.uid });
+            let uid = self.on_disk(self.spec.user.uid);
+            self.calls.push(Call::OpenTerminal { size, uid });
             // The first terminal of a new instance has the number 0.
             let keep = self.slot();
             let path = c"dev/pts/0".into();
@@ -108,7 +155,9 @@ impl Planner<'_> {
     /// the devices that it makes, not even those which it has in `/dev`.
     pub(super) fn forbid_devices(&mut self) {
         let kernel = self.kernel;
-        if !self.spec.protect_kernel_paths || kernel.filters_devices || !kernel.mount_setattr {
+        // Nor can any be opened on what was mounted in a user namespace.
+        let is_forbidden = kernel.filters_devices || self.spec.mode.has_user_namespace();
+        if !self.spec.protect_kernel_paths || is_forbidden || !kernel.mount_setattr {
             return;
         }
         let devices: Vec<CString> =
@@ -118,7 +167,7 @@ impl Planner<'_> {
         if self.terminal.is_some() {
             usable.push(known("/dev/console"));
         }
-        let made = if kernel.make_devices { devices } else { Vec::new() };
+        let made = if self.makes_devices() { devices } else { Vec::new() };
         self.calls.push(Call::ForbidDevices { made, usable });
     }
 
@@ -155,14 +204,16 @@ impl Planner<'_> {
     }
 
     fn mount_new(&mut self, path: &str, made: NewFileSystem, optional: bool) {
+        self.mount_at(path, Source::New(made), optional);
+    }
+
+    fn mount_at(&mut self, path: &str, source: Source, optional: bool) {
         let at = MountPoint { path: known(path), stays: true };
-        self.calls.push(Call::Mount { at, source: Source::New(made), optional });
+        self.calls.push(Call::Mount { at, source, optional });
     }
 
     fn mount_kept(&mut self, path: &str, slot: Slot) {
-        let at = MountPoint { path: known(path), stays: true };
-        let source = Source::Kept { slot, remount_readonly: false };
-        self.calls.push(Call::Mount { at, source, optional: false });
+        self.mount_at(path, Source::Kept { slot, remount_readonly: false }, false);
     }
 }
 

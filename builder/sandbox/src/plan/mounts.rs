@@ -60,10 +60,10 @@ impl Planner<'_> {
                 self.calls.push(Call::File {
                     store,
                     name: c_string("the name of a file", format!("{}", keep.0))?,
-                    content: content.0.clone(),
+                    content: content.to_vec(),
                     mode: *mode & 0o7777,
-                    uid: *uid,
-                    gid: *gid,
+                    uid: self.on_disk(*uid),
+                    gid: self.on_disk(*gid),
                     readonly: self.kernel.mount_setattr,
                     keep,
                 });
@@ -73,7 +73,7 @@ impl Planner<'_> {
         Ok(Opened { at: MountPoint { path, stays: false }, source })
     }
 
-    fn open_bind(&mut self, root: &Path, path: &Path, readonly: bool) -> Result<Source, Error> {
+    pub(super) fn open_bind(&mut self, root: &Path, path: &Path, readonly: bool) -> Result<Source, Error> {
         let keep = self.slot();
         self.calls.push(Call::Bind {
             root: absolute("the source of a mount", root)?,

@@ -7,17 +7,17 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 
 use super::{Planner, absolute, c_string};
-use crate::{Call, Error, Filter, Spec};
+use crate::{Call, CapabilitySet, Error, Filter, Ids, Resource, ResourceLimit, Spec, emulate};
 
 /// What new files do not get, whatever the caller's mask is.
-const MASK: u32 = 0o022;
+pub(super) const MASK: u32 = 0o022;
 
 impl Planner<'_> {
     pub(super) fn add_process(&mut self) -> Result<(), Error> {
         let spec = self.spec;
-        let (uid, gid) = (spec.user.uid, spec.user.gid);
+        let (uid, gid) = (self.on_disk(spec.user.uid), self.on_disk(spec.user.gid));
         self.calls.push(Call::SetHostName { name: spec.hostname.clone() });
-        self.calls.extend(spec.limits.iter().map(|limit| Call::Limit(*limit)));
+        let emulated = spec.emulation.is_some();
         if self.terminal.is_none() && uid != 0 {
             self.calls.push(Call::OwnStreams { uid });
         }
@@ -27,40 +27,75 @@ impl Planner<'_> {
             Call::NewSession { terminal: self.terminal.is_some() },
             Call::PlaceStreams,
             Call::EnterWorkingDirectory { path: absolute("the working directory", &spec.cwd)? },
-            Call::BoundCapabilities { keep: spec.capabilities },
-            Call::SetGroups { gids: spec.user.additional_gids.clone() },
         ]);
+        // They are the step's, not its first process's, which needs a few descriptors; raising one needs a capability.
+        // Where owners are emulated one of them says who a process is, see there.
+        let is_free = |limit: &&ResourceLimit| !emulated || limit.resource != Resource::Rttime;
+        self.calls.extend(spec.limits.iter().filter(is_free).map(|limit| Call::Limit(*limit)));
+        self.calls.push(Call::BoundCapabilities { keep: spec.capabilities });
+        // Who has one id may neither take groups nor drop them.
+        if spec.mode.ids != Ids::Single {
+            self.calls.push(Call::SetGroups { gids: spec.user.additional_gids.clone() });
+        }
         if spec.filter_calls && self.kernel.seccomp {
             let filter = Filter::docker_default(spec.capabilities);
             self.calls.extend(filter.map(|filter| Call::InstallFilter { filter }));
         }
-        self.calls.push(Call::SetIds { uid, gid });
-        if uid == 0 {
-            self.calls.push(Call::SetCapabilities { keep: spec.capabilities });
+        if emulated {
+            // From here on calls about ids are answered, as of the step's user. What the kernel knows is root, whose
+            // capabilities are bounded when the program starts.
+            let filter = emulate::filter(spec.user.uid == 0);
+            let filter =
+                filter.ok_or(Error::Unsupported { what: "seccomp user notification", since: "5.19" })?;
+            self.calls.push(Call::InstallListener { filter });
+        } else {
+            self.set_ids(uid, gid);
         }
         self.calls.extend([Call::SetMask { mask: MASK }, Call::CloseOthers, exec(spec)?]);
         Ok(())
     }
+
+    fn set_ids(&mut self, uid: u32, gid: u32) {
+        let spec = self.spec;
+        self.calls.push(Call::SetIds { uid, gid });
+        if uid == 0 {
+            let is_root = spec.user.uid == 0;
+            let keep = if is_root { spec.capabilities } else { CapabilitySet::EMPTY };
+            self.calls.push(Call::SetCapabilities { keep });
+        }
+    }
 }
 
-fn exec(spec: &Spec) -> Result<Call, Error> {
+pub(super) fn exec(spec: &Spec) -> Result<Call, Error> {
     let program = spec.argv.first().ok_or(Error::NoCommand)?;
-    let search = spec.env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
+    let secret = spec.secret_env.iter().rev().find(|(name, _)| name == "PATH");
+    let plain = spec.env.iter().rev().find(|(name, _)| name == "PATH");
+    let search = secret
+        .map(|(_, value)| OsStr::from_bytes(value))
+        .or_else(|| plain.map(|(_, value)| value.as_os_str()));
     let argv =
         spec.argv.iter().map(|argument| c_string("an argument", argument)).collect::<Result<_, _>>()?;
-    let variable = |(name, value): &(std::ffi::OsString, std::ffi::OsString)| {
-        let mut text = name.clone();
-        text.push("=");
-        text.push(value);
-        // The value stays out of the error: it may be a secret.
-        c_string("an environment variable", text)
-            .map_err(|_| Error::Nul { what: "the value of environment variable", value: format!("{name:?}") })
-    };
+    let plain = spec.env.iter().map(|(name, value)| variable(name, value.as_bytes()));
+    let secret = spec.secret_env.iter().map(|(name, value)| variable(name, value));
     Ok(Call::Exec {
         candidates: candidates(program, search)?,
         argv,
-        env: spec.env.iter().map(variable).collect::<Result<_, _>>()?,
+        env: plain.chain(secret).collect::<Result<_, _>>()?,
     })
+}
+
+/// A variable as a program gets it. Its value, which may be a secret, is copied once, and told in no error.
+fn variable(name: &OsStr, value: &[u8]) -> Result<CString, Error> {
+    let nul = || Error::Nul { what: "the value of environment variable", value: format!("{name:?}") };
+    if value.contains(&0) {
+        return Err(nul());
+    }
+    // With room for the `=` and the NUL: what grows, or shrinks, leaves a copy behind.
+    let mut text = Vec::with_capacity(name.len() + value.len() + 2);
+    text.extend(name.as_bytes());
+    text.push(b'=');
+    text.extend(value);
+    CString::new(text).map_err(|_| nul())
 }
 
 /// Where the program may be: itself with a slash in it, otherwise each folder of the search path.

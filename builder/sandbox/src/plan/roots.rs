@@ -14,6 +14,8 @@ const OPTION_BYTES: usize = 4095;
 /// Options of every writable stack. The first four keep the upper folder portable: everything in it is
 /// then a plain file, a whiteout or an opaque folder. `xino` off keeps inode numbers those of the layers.
 pub(crate) const WRITABLE_OPTIONS: &str = "index=off,redirect_dir=off,metacopy=off,xino=off,volatile";
+/// The same with `userxattr`, which makes the two others so and does not bear that they are said.
+const USER_OPTIONS: &str = "index=off,xino=off,volatile";
 
 impl Planner<'_> {
     /// Keeps the root file system, not yet attached.
@@ -43,7 +45,8 @@ impl Planner<'_> {
         let method = if self.kernel.lowerdir_append {
             OverlayMethod::Append
         } else {
-            options(&paths, writable, absolute("the empty folder", &self.spec.empty)?)?
+            let at = absolute("the empty folder", &self.spec.empty)?;
+            options(&paths, writable, self.spec.mode.has_user_namespace(), at)?
         };
         let keep = self.slot();
         self.calls.push(Call::Overlay(OverlayCall {
@@ -56,6 +59,7 @@ impl Planner<'_> {
                     ))
                 })
                 .transpose()?,
+            user_marks: self.spec.mode.has_user_namespace(),
             method,
             keep,
         }));
@@ -65,7 +69,12 @@ impl Planner<'_> {
 
 /// All options in one string, with paths relative to the deepest folder that holds them all: they must
 /// fit into one page.
-fn options(paths: &[PathBuf], writable: Option<&Writable>, at: CString) -> Result<OverlayMethod, Error> {
+fn options(
+    paths: &[PathBuf],
+    writable: Option<&Writable>,
+    user_marks: bool,
+    at: CString,
+) -> Result<OverlayMethod, Error> {
     let folders: Vec<&Path> = writable.map_or(vec![], |folders| vec![&folders.upper, &folders.work]);
     let directory = common_folder(paths.iter().map(PathBuf::as_path).chain(folders));
     let relative = |path: &Path, special: &[u8]| {
@@ -86,7 +95,10 @@ fn options(paths: &[PathBuf], writable: Option<&Writable>, at: CString) -> Resul
             text.extend(relative(path, b"\\,"));
         }
         text.push(b',');
-        text.extend(WRITABLE_OPTIONS.as_bytes());
+        text.extend(if user_marks { USER_OPTIONS } else { WRITABLE_OPTIONS }.as_bytes());
+    }
+    if user_marks {
+        text.extend(b",userxattr");
     }
     if text.len() > OPTION_BYTES {
         return Err(Error::LayersTooLong { count: paths.len(), bytes: text.len(), limit: OPTION_BYTES });
@@ -134,7 +146,7 @@ mod tests {
         let lowers = ["/k/s/b:1", "/k/s/a,\\"].map(PathBuf::from);
         let writable = Writable { upper: "/k/u:,".into(), work: "/k/w".into() };
         let (directory, options) =
-            text(options(&lowers, Some(&writable), c"/e".into()).expect("the options fit"));
+            text(options(&lowers, Some(&writable), false, c"/e".into()).expect("the options fit"));
         assert_eq!(directory, "/k");
         assert_eq!(
             options,
@@ -145,14 +157,15 @@ mod tests {
     #[test]
     fn a_layer_that_is_the_common_folder_is_a_dot() {
         let (directory, options) =
-            text(options(&["/k/a".into(), "/k".into()], None, c"/e".into()).expect("the options fit"));
-        assert_eq!((directory.as_str(), options.as_str()), ("/k", "lowerdir=a:."));
+            text(options(&["/k/a".into(), "/k".into()], None, true, c"/e".into()).expect("the options fit"));
+        assert_eq!((directory.as_str(), options.as_str()), ("/k", "lowerdir=a:.,userxattr"));
     }
 
     #[test]
     fn too_long_says_how_much() {
         let lowers: Vec<PathBuf> = (0..300).map(|n| PathBuf::from(format!("/k/layer-number-{n}"))).collect();
-        let Err(Error::LayersTooLong { count, bytes, limit }) = options(&lowers, None, c"/e".into()) else {
+        let Err(Error::LayersTooLong { count, bytes, limit }) = options(&lowers, None, false, c"/e".into())
+        else {
             panic!("300 long names do not fit into a page")
         };
         assert_eq!((count, limit), (300, OPTION_BYTES));

@@ -2,8 +2,8 @@ use std::path::PathBuf;
 
 use super::plan;
 use crate::{
-    Call, CapabilitySet, Error, FileContent, Kernel, Membership, Mount, MountKind, Network, Resource,
-    ResourceLimit, RootKind, Rootfs, Spec, User, WindowSize, Writable,
+    Call, CapabilitySet, Error, Kernel, Membership, Mode, Mount, MountKind, Network, Resource, ResourceLimit,
+    RootKind, Rootfs, SecretBytes, Spec, User, WindowSize, Writable,
 };
 
 fn new_kernel() -> Kernel {
@@ -15,6 +15,8 @@ fn new_kernel() -> Kernel {
         filters_devices: true,
         seccomp: true,
         unified_cgroup: true,
+        mounts_proc: true,
+        mounts_sysfs: true,
         root: RootKind::Mount,
     }
 }
@@ -31,6 +33,7 @@ fn old_kernel() -> Kernel {
 
 fn spec() -> Spec {
     Spec {
+        mode: Mode::ROOT,
         rootfs: Rootfs::Overlay {
             lowers: vec!["/s/top".into(), "/s/base".into()],
             writable: Writable { upper: "/s/upper".into(), work: "/s/work".into() },
@@ -40,6 +43,7 @@ fn spec() -> Spec {
         mounts: vec![],
         argv: vec!["sh".into(), "-c".into(), "true".into()],
         env: vec![("PATH".into(), "/bin".into())],
+        secret_env: Vec::new(),
         cwd: "/".into(),
         user: User::default(),
         hostname: "host".into(),
@@ -50,6 +54,7 @@ fn spec() -> Spec {
         shm_size_bytes: Spec::DEFAULT_SHM_SIZE_BYTES,
         limits: vec![],
         groups: vec![],
+        emulation: None,
     }
 }
 
@@ -150,7 +155,7 @@ fn sources_are_opened_before_the_pivot_and_attached_after_it() {
         },
         Mount {
             target: "/run/secrets/k".into(),
-            kind: MountKind::File { content: FileContent(b"hidden".to_vec()), mode: 0o400, uid: 1, gid: 2 },
+            kind: MountKind::File { content: SecretBytes::copy(b"hidden"), mode: 0o400, uid: 1, gid: 2 },
         },
     ];
     let calls = text(&spec, &new_kernel());
@@ -323,8 +328,9 @@ fn a_network_of_its_own_has_lo_and_a_terminal_is_opened_inside() {
         position(&calls, "#1 = bind dev/pts/0 in /"),
         position(&calls, "mount #1 on /dev/console"),
         position(&calls, "ioctl(lo, up)"),
-        position(&calls, "prlimit(nofile, 1024:unlimited)"),
         position(&calls, "setsid(), ioctl(TIOCSCTTY)"),
+        position(&calls, "prlimit(nofile, 1024:unlimited)"),
+        position(&calls, "prctl(PR_CAPBSET_DROP"),
     ];
     assert!(order.is_sorted(), "{calls:#?}");
 }
@@ -361,7 +367,7 @@ fn neither_secrets_nor_the_environment_are_printed() {
     spec.env.push(("TOKEN".into(), "hidden".into()));
     spec.mounts = vec![Mount {
         target: "/k".into(),
-        kind: MountKind::File { content: FileContent(b"hidden".to_vec()), mode: 0o400, uid: 0, gid: 0 },
+        kind: MountKind::File { content: SecretBytes::copy(b"hidden"), mode: 0o400, uid: 0, gid: 0 },
     }];
     let calls = plan(&spec, None, &new_kernel()).expect("the plan is possible");
     let printed = format!("{calls:?} {spec:?}");
@@ -387,4 +393,104 @@ fn control_groups_are_entered_before_anything_is_mounted() {
     assert!(first + 1 < position(&calls, "mount(/, private"));
     limited.groups = vec![Membership { folder: "relative".into(), unified: true }];
     assert!(matches!(plan(&limited, None, &new_kernel()), Err(Error::NotAbsolute { .. })));
+}
+
+fn in_chroot() -> Spec {
+    Spec { mode: Mode::CHROOT, rootfs: Rootfs::Directory { path: "/s/root".into() }, ..spec() }
+}
+
+#[test]
+fn the_whole_plan_of_a_step_in_a_chroot() {
+    let expected = "\
+clone3()
+close(all of the caller's)
+prctl(PR_SET_DUMPABLE, 0)
+prctl(PR_SET_CHILD_SUBREAPER)
+keyctl(JOIN_SESSION_KEYRING)
+clone(vfork)
+setsid()
+dup2(0, 1, 2)
+chroot(/s/root), chdir(/)
+chdir(/)
+prctl(PR_CAPBSET_DROP, all but 00000000a80025fb)
+setgroups([])
+seccomp(filter with a listener)
+seccomp(filter)
+setresgid(0), setresuid(0)
+capset(00000000a80025fb)
+prctl(PR_SET_PDEATHSIG, SIGKILL)
+umask(0022)
+close_range(3, all, CLOEXEC), sigprocmask(none)
+execve(/bin/sh) of sh -c true with 1 variables";
+    assert_eq!(text(&in_chroot(), &new_kernel()).join("\n"), expected);
+}
+
+#[test]
+fn what_takes_a_namespace_is_refused_in_a_chroot() {
+    let alone = in_chroot();
+    let table = [
+        (Spec { network: Network::None, ..alone.clone() }, "a step without a network"),
+        (Spec { mounts: vec![bind("/b", true)], ..alone.clone() }, "a mount"),
+        (Spec { readonly_root: true, ..alone.clone() }, "a read-only root"),
+        (Spec { rootfs: spec().rootfs, ..alone.clone() }, "a root of stacked layers"),
+    ];
+    for (spec, expected) in table {
+        let refused = plan(&spec, None, &new_kernel());
+        assert!(matches!(refused, Err(Error::NotInChroot { what }) if what == expected), "{refused:?}");
+    }
+}
+
+#[test]
+fn in_a_user_namespace_the_kernels_files_are_made_while_the_hosts_are_in_sight() {
+    let mut inside = spec();
+    inside.mode = Mode::SUBIDS;
+    inside.network = Network::None;
+    // Its root seems to be allowed to make devices.
+    let kernel = Kernel { filters_devices: false, ..new_kernel() };
+    let calls = text(&inside, &kernel);
+    let order = [
+        position(
+            &calls,
+            "#0 = overlay of 2 layers, top /s/top, upper /s/upper, work /s/work, with userxattr",
+        ),
+        position(&calls, "#1 = bind full in /dev"),
+        position(&calls, "#7 = proc(nodev,noexec,nosuid)"),
+        position(&calls, "#8 = sysfs(nodev,noexec,nosuid,rdonly)"),
+        position(&calls, "pivot_root"),
+        position(&calls, "mount #7 on /proc (stays)"),
+        position(&calls, "mount devpts(noexec,nosuid,newinstance,ptmxmode=0666,mode=0620,gid=5)"),
+        position(&calls, "mount #1 on /dev/full (stays)"),
+        position(&calls, "mount #8 on /sys (stays)"),
+        position(&calls, "setgroups([])"),
+    ];
+    assert!(order.is_sorted(), "{calls:#?}");
+    assert!(!calls.iter().any(|call| call.contains("mknod") || call.contains("nodev, recursive")));
+
+    // The host's network is not its own, so that its /sys may not be mounted.
+    inside.network = Network::Host;
+    let calls = text(&inside, &kernel);
+    position(&calls, "#8 = bind  in /sys, read-only");
+
+    let hidden = Kernel { mounts_proc: false, mounts_sysfs: false, ..kernel };
+    inside.network = Network::None;
+    let calls = text(&inside, &hidden);
+    position(&calls, "#7 = bind  in /proc");
+    position(&calls, "#8 = bind  in /sys, read-only");
+}
+
+#[test]
+fn with_one_id_there_is_no_other_and_no_group() {
+    let mut inside = spec();
+    inside.mode = Mode::SINGLE;
+    inside.user = User { uid: 1000, gid: 1000, additional_gids: vec![1000, 7] };
+    inside.mounts = vec![Mount {
+        target: "/k".into(),
+        kind: MountKind::File { content: SecretBytes::copy(b"x"), mode: 0o400, uid: 1000, gid: 1000 },
+    }];
+    let calls = text(&inside, &new_kernel());
+    position(&calls, "setresgid(0), setresuid(0)");
+    position(&calls, "capset(0000000000000000)");
+    position(&calls, "mount devpts(noexec,nosuid,newinstance,ptmxmode=0666,mode=0620)");
+    assert!(calls.iter().any(|call| call.contains("mode 0400, owner 0:0")), "{calls:#?}");
+    assert!(!calls.iter().any(|call| call.starts_with("setgroups") || call.starts_with("fchown")));
 }

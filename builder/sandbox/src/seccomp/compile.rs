@@ -10,9 +10,9 @@ use super::table::Table;
 use super::{Abi, Action, Filter, X32_BIT};
 
 /// Offsets in `struct seccomp_data`; arguments are little-endian words of 64 bits.
-const NUMBER: u32 = 0;
-const ARCHITECTURE: u32 = 4;
-const ARGUMENT: u32 = 16;
+pub(super) const NUMBER: u32 = 0;
+pub(super) const ARCHITECTURE: u32 = 4;
+pub(super) const ARGUMENT: u32 = 16;
 const ARGUMENT_UPPER: u32 = 20;
 
 /// The kernel has fewer calls than this, so larger numbers need not be found fast.
@@ -105,11 +105,16 @@ fn argument(code: &mut Assembler, abi: Abi, test: &Test, otherwise: Label) -> La
 
 /// All values of a word, by the first of each run of values with the same outcome.
 #[derive(Default)]
-struct Runs(Vec<(u32, Label)>);
+pub(super) struct Runs(Vec<(u32, Label)>);
 
 impl Runs {
+    /// All of them.
+    pub(super) fn whole(self) -> Vec<(u32, Label)> {
+        self.0
+    }
+
     /// From here on it is this.
-    fn add(&mut self, first: u32, outcome: Label) {
+    pub(super) fn add(&mut self, first: u32, outcome: Label) {
         if self.0.last().is_none_or(|(_, last)| *last != outcome) {
             self.0.push((first, outcome));
         }
@@ -117,7 +122,7 @@ impl Runs {
 }
 
 /// Goes on by the run that the loaded word is in. The first run holds whatever is smaller than the second.
-fn search(code: &mut Assembler, runs: &[(u32, Label)]) -> Label {
+pub(super) fn search(code: &mut Assembler, runs: &[(u32, Label)]) -> Label {
     let groups = groups(runs);
     let end = runs.last().map_or(0, |(last, _)| last.saturating_add(1).min(NUMBERS));
     halve(code, runs, &groups, end)

@@ -1,6 +1,6 @@
 //! The program against the list, number by number, with an interpreter of its own.
 
-mod interpreter;
+pub(super) mod interpreter;
 mod numbers;
 
 use std::collections::BTreeSet;

@@ -20,11 +20,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/ipc.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/msg.h>
 #include <sys/personality.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/sem.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -123,6 +127,12 @@ static void device(mode_t kind, dev_t which, int flags, const char *of_image) {
         snprintf(last, sizeof last, "%s: %s", path, strerror(errno));
         int error = errno;
         unlink(path);
+        /* The kernel answers this for files only, and a supervisor of calls does not answer it at all. */
+        if (fd >= 0 && ioctl(fd, FIONREAD, &(int){0}) == 0) {
+            close(fd);
+            snprintf(last, sizeof last, "%s: an empty file stands for it", path);
+            continue;
+        }
         if (fd >= 0) escaped(path);
         errno = error;
         if (error == ENXIO || error == ENODEV) absent(path);
@@ -143,6 +153,39 @@ static void path_outside(const char *rest, int flags) {
     char path[128];
     snprintf(path, sizeof path, "/proc/%d/%s", number("pid"), rest);
     done(open(path, flags), path);
+}
+
+/* A path of the outside, as it is and by a process that sees it. */
+static const char *seen_outside(const char *path) {
+    static char through[PATH_MAX];
+    if (!*path) say("absent", "the outside", "nothing like it is there");
+    if (access(path, F_OK) == 0) return path;
+    snprintf(through, sizeof through, "/proc/%d/root%s", number("pid"), path);
+    return through;
+}
+
+static void group_made(void) {
+    char path[PATH_MAX], through[32];
+    snprintf(through, sizeof through, "/proc/%d/root", number("pid"));
+    const char *ways[] = {"", through};
+    for (int i = 0; i < 2; i++) {
+        /* Also where nothing is mounted there is a folder of that name in /sys. */
+        snprintf(path, sizeof path, "%s%s/kiln-escape-%d", ways[i], fact("group"), getpid());
+        if (*fact("group") && mkdir(path, 0755) == 0) {
+            rmdir(path);
+            escaped("mkdir in a control group");
+        }
+    }
+    refused("mkdir in a control group");
+}
+
+/* Types a line for whoever reads from the terminal of the caller. */
+static void typed(void) {
+    int fd = open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT) absent("/dev/tty");
+    if (fd < 0) refused("/dev/tty");
+    if (ioctl(fd, TIOCSTI, "x") < 0 || ioctl(fd, TIOCSTI, "\n") < 0) say("escaped", "/dev/tty, but not TIOCSTI", strerror(errno));
+    escaped("/dev/tty, TIOCSTI");
 }
 
 static void joined_outside(void) {
@@ -281,19 +324,45 @@ static void setting_of_kernel(void) {
     absent("/sys/kernel");
 }
 
+/* Where control groups are mounted: one of version 2 first, or with `agent` the file that version 1 has there. */
+static const char *groups(int agent) {
+    static char path[PATH_MAX];
+    char line[4096], at[2048], kind[64];
+    FILE *mounts = fopen("/proc/self/mounts", "r");
+    *path = 0;
+    while (mounts && fgets(line, sizeof line, mounts)) {
+        if (sscanf(line, "%*s %2047s %63s", at, kind) != 2 || strncmp(kind, "cgroup", 6)) continue;
+        int unified = !strcmp(kind, "cgroup2");
+        if (agent && (unified || *path)) continue;
+        if (!agent && *path && !unified) continue;
+        snprintf(path, sizeof path, "%s%s", at, agent ? "/release_agent" : "");
+    }
+    if (mounts) fclose(mounts);
+    return path;
+}
+
 /* Things to be found from inside; lives until nobody holds the other end of its input. */
 static int outside(void) {
-    char byte, queue[64], space[64] = "";
+    char byte, queue[64], file[64], space[64] = "";
     int memory = shmget(0x6b696c6e, 4096, IPC_CREAT | 0600);
+    int semaphores = semget(0x6b696c6e, 1, IPC_CREAT | 0600);
+    int numbered = msgget(0x6b696c6e, IPC_CREAT | 0600);
+    snprintf(file, sizeof file, "/kiln-escape-%d", getpid());
+    close(shm_open(file, O_CREAT | O_RDWR, 0600));
     snprintf(queue, sizeof queue, "/kiln-escape-%d", getpid());
     mqd_t made = mq_open(queue, O_CREAT | O_RDWR, 0600, 0);
     long key = syscall(SYS_add_key, "user", "kiln-escape", "x", 1, -4);
     long session = syscall(SYS_keyctl, 0, -3, 0);
     if (readlink("/proc/self/ns/uts", space, sizeof space - 1) < 0) return 1;
-    printf("pid=%d queue=%s session=%ld uts=%s\n", getpid(), queue, session, space);
+    printf("pid=%d queue=%s session=%ld uts=%s file=/dev/shm%s", getpid(), queue, session, space, file);
+    printf(" group=%s", groups(0));
+    printf(" agent=%s\n", groups(1));
     fflush(stdout);
     while (read(0, &byte, 1) > 0) continue;
     shmctl(memory, IPC_RMID, 0);
+    semctl(semaphores, 0, IPC_RMID);
+    msgctl(numbered, IPC_RMID, 0);
+    shm_unlink(file);
     if (made != (mqd_t)-1) mq_unlink(queue);
     if (key > 0) syscall(SYS_keyctl, 9 /* UNLINK */, key, -4);
     return 0;
@@ -307,6 +376,8 @@ int main(int count, char **arguments) {
 #define IS(text) (!strcmp(name, text))
     if (IS("outside")) return outside();
     if (IS("core-pattern")) rewritten("/proc/sys/kernel/core_pattern");
+    if (IS("last-pid")) rewritten("/proc/sys/kernel/ns_last_pid");
+    if (IS("uevent-helper")) rewritten("/sys/kernel/uevent_helper");
     if (IS("sysrq-trigger")) opened("/proc/sysrq-trigger", O_WRONLY);
     if (IS("irq")) opened("/proc/irq/default_smp_affinity", O_WRONLY);
     if (IS("sys-write")) setting_of_kernel();
@@ -316,6 +387,11 @@ int main(int count, char **arguments) {
     if (IS("firmware")) listed("/sys/firmware");
     if (IS("release-agent")) control_group();
     if (IS("user-namespace")) done(unshare(CLONE_NEWUSER), "unshare(CLONE_NEWUSER)");
+    if (IS("clone-namespace")) {
+        long pid = syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0);
+        if (pid == 0) _exit(0);
+        done(pid, "clone(CLONE_NEWUSER)");
+    }
     if (IS("clone3-namespace")) {
         uint64_t of[11] = {CLONE_NEWUSER};
         long pid = syscall(SYS_clone3, of, 64);
@@ -335,6 +411,11 @@ int main(int count, char **arguments) {
     if (IS("signal")) done(kill(number("pid"), 0), "kill");
     if (IS("root-of-process")) path_outside("root/proc", O_RDONLY);
     if (IS("setns")) joined_outside();
+    if (IS("environment")) path_outside("environ", O_RDONLY);
+    if (IS("control-group")) group_made();
+    if (IS("release-agent-file")) done(open(seen_outside(fact("agent")), O_WRONLY), "release_agent");
+    if (IS("shared-file")) done(open(seen_outside(fact("file")), O_RDONLY), "a file of /dev/shm");
+    if (IS("terminal")) typed();
     if (IS("environment-of-init")) read_something("/proc/1/environ");
     if (IS("memory-of-init")) opened("/proc/1/mem", O_RDWR);
     if (IS("program-of-init")) opened("/proc/1/exe", O_RDONLY);
@@ -345,6 +426,8 @@ int main(int count, char **arguments) {
     if (IS("keyring-of-user")) keyring_of_user();
     if (IS("keyring-of-session")) keyring_of_session();
     if (IS("shared-memory")) done(shmget(0x6b696c6e, 0, 0), "shmget");
+    if (IS("semaphores")) done(semget(0x6b696c6e, 0, 0), "semget");
+    if (IS("sysv-queue")) done(msgget(0x6b696c6e, 0), "msgget");
     if (IS("message-queue")) queue_opened();
     if (IS("abstract-socket")) abstract_socket();
     if (IS("network-device")) network_device();

@@ -35,6 +35,8 @@ pub enum Guard {
     CloseOthers,
     /// A session keyring of the step's own.
     SessionKeyring,
+    /// A session of the step's own, so that it has no terminal but its own.
+    Session,
 }
 
 const fn case(name: &'static str, what: &'static str, guards: &'static [Guard]) -> Case {
@@ -42,7 +44,7 @@ const fn case(name: &'static str, what: &'static str, guards: &'static [Guard]) 
 }
 
 use Guard::{
-    Capability, CloseForeign, CloseOthers, Devices, Filter, Mask, Namespace, ReadOnly, ReadOnlySys,
+    Capability, CloseForeign, CloseOthers, Devices, Filter, Mask, Namespace, ReadOnly, ReadOnlySys, Session,
     SessionKeyring,
 };
 
@@ -52,15 +54,22 @@ const PROCESSES: Guard = Namespace(Namespaces::PID);
 /// All of them. Without a guard in its line, an attempt fails by how Linux is made, and is tried all the same.
 pub const CASES: &[Case] = &[
     case("core-pattern", "a program of the step's run by the kernel as root", &[ReadOnly("/proc/sys")]),
+    case(
+        "last-pid",
+        "process ids that can be chosen",
+        &[ReadOnly("/proc/sys"), Capability("CHECKPOINT_RESTORE")],
+    ),
     case("sysrq-trigger", "the machine rebooted", &[ReadOnly("/proc/sysrq-trigger")]),
     case("irq", "interrupts moved", &[ReadOnly("/proc/irq")]),
     case("sys-write", "settings of the kernel changed", &[ReadOnlySys]),
+    case("uevent-helper", "a program run by the kernel at each event of a device", &[ReadOnlySys]),
     case("kcore", "the kernel's memory read", &[Mask("/proc/kcore"), Capability("SYS_RAWIO")]),
     case("keys", "others' keys listed", &[Mask("/proc/keys")]),
     case("timer-list", "the kernel's addresses read", &[Mask("/proc/timer_list")]),
     case("firmware", "tables of the firmware read", &[Mask("/sys/firmware")]),
     case("release-agent", "a program run by the kernel when a group is empty", &[Filter, ADMIN]),
     case("user-namespace", "all capabilities, over less (CVE-2022-0492)", &[Filter]),
+    case("clone-namespace", "the same, with a process", &[Filter]),
     case("clone3-namespace", "the same, past the test of flags", &[Filter]),
     case("new-proc", "a second /proc, without masks", &[Filter, ADMIN]),
     case("remount", "/proc/sys writable again", &[Filter, ADMIN]),
@@ -75,6 +84,19 @@ pub const CASES: &[Case] = &[
     case("signal", "a process outside ended", &[PROCESSES]),
     case("root-of-process", "the host's files, by /proc/PID/root", &[PROCESSES, Capability("SYS_PTRACE")]),
     case("setns", "the host's mounts", &[Filter, PROCESSES, ADMIN, Capability("SYS_PTRACE")]),
+    case("environment", "variables of a process outside", &[PROCESSES, Capability("SYS_PTRACE")]),
+    case(
+        "control-group",
+        "a group of one's own, beside those with limits",
+        &[PROCESSES, Capability("SYS_PTRACE")],
+    ),
+    case(
+        "release-agent-file",
+        "a program run by the kernel, where the groups are mounted",
+        &[PROCESSES, Capability("SYS_PTRACE")],
+    ),
+    case("shared-file", "the host's /dev/shm", &[PROCESSES, Capability("SYS_PTRACE")]),
+    case("terminal", "lines typed for whoever builds (TIOCSTI)", &[Session]),
     case("environment-of-init", "the builder's variables", &[Capability("SYS_PTRACE")]),
     case("memory-of-init", "the builder's memory", &[Capability("SYS_PTRACE")]),
     case("program-of-init", "the builder's program overwritten (CVE-2019-5736)", &[Capability("SYS_PTRACE")]),
@@ -89,7 +111,9 @@ pub const CASES: &[Case] = &[
     case("keyring-of-user", "root's keys", &[Filter]),
     case("keyring-of-session", "the builder's keys", &[Filter, SessionKeyring]),
     case("shared-memory", "shared memory of the host", &[Namespace(Namespaces::IPC)]),
-    case("message-queue", "a queue of the host", &[Namespace(Namespaces::IPC)]),
+    case("semaphores", "semaphores of the host", &[Namespace(Namespaces::IPC)]),
+    case("sysv-queue", "a queue of the host, by its number", &[Namespace(Namespaces::IPC)]),
+    case("message-queue", "a queue of the host, by its name", &[Namespace(Namespaces::IPC)]),
     case("abstract-socket", "a service of the host without a path", &[Namespace(Namespaces::NETWORK)]),
     case("network-device", "the host's packets", &[Namespace(Namespaces::NETWORK)]),
     case("host-name", "the machine renamed", &[Filter, ADMIN, Namespace(Namespaces::UTS)]),
@@ -126,6 +150,7 @@ impl std::fmt::Display for Guard {
             CloseForeign => write!(f, "closed at the start"),
             CloseOthers => write!(f, "closed on exec"),
             SessionKeyring => write!(f, "session keyring"),
+            Session => write!(f, "session"),
         }
     }
 }

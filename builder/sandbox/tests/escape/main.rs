@@ -4,15 +4,18 @@
 //!
 //! A program of its own, because a zygote is forked while there is one thread. With `KILN_ESCAPES` a table of what came of it is
 //! written to that file; `tests/escapes.sh` asks for it, and runs the same attempts in runc.
+//!
+//! Then the same is tried as a user, in each mode of a user's: `users.rs`.
 
 mod cases;
 #[path = "../sandbox/support.rs"]
 #[allow(dead_code, reason = "the other tests need more of it")]
 mod support;
+mod users;
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -22,9 +25,12 @@ use std::sync::Arc;
 
 use rustix::fd::AsRawFd;
 use rustix::fs::{CWD, FileType, Mode, OFlags, major, makedev, minor, mknodat, open};
+use rustix::io::ioctl_fionread;
+use rustix::process::{ioctl_tiocsctty, setsid};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use sandbox::{
-    Call, Capability, Kernel, Membership, MountKind, Network, NewFileSystem, Resource, ResourceLimit, Source,
-    Stdio, Zygote, plan, start_plan,
+    Call, Capability, Kernel, Membership, MountKind, Network, NewFileSystem, Resource, ResourceLimit,
+    Running, Source, Stdio, WindowSize, Zygote, plan, start_plan,
 };
 
 use crate::cases::{CASES, Case, Guard};
@@ -35,8 +41,15 @@ const INSIDE: &str = "KILN_ESCAPES_INSIDE";
 
 fn main() {
     if std::env::var_os(INSIDE).is_none() {
-        std::process::exit(in_a_machine_of_its_own());
+        std::process::exit(in_a_machine_of_its_own().max(users::in_machines_of_their_own()));
     }
+    if let Some(mode) = users::Mode::asked() {
+        std::process::exit(users::main(mode));
+    }
+    let Ok(_terminal) = sit_at_a_terminal() else {
+        println!("SKIP escapes: there is no terminal to be had");
+        return;
+    };
     let zygote = Zygote::fork().expect("there can be one more process").expect("there is one thread");
     let Some(mut step) = Step::new() else { return };
     let Some(place) = Place::new(&mut step) else { return };
@@ -51,11 +64,14 @@ fn main() {
         }
     }
     failed += place.devices_by_filter(&mut step, zygote);
+    failed += place.terminal_of_its_own(&mut step);
+    // It tidies up, which the end of this process, the first of its namespace, would not let it do.
+    drop(place);
     if let Some(file) = std::env::var_os("KILN_ESCAPES") {
         fs::write(file, table).expect("the table can be written");
     }
     let result = if failed == 0 { "ok" } else { "FAILED" };
-    println!("test result: {result}. {} passed; {failed} failed", CASES.len() + 1 - failed);
+    println!("test result: {result}. {} passed; {failed} failed", CASES.len() + 2 - failed);
     std::process::exit(i32::from(failed > 0));
 }
 
@@ -75,6 +91,17 @@ fn in_a_machine_of_its_own() -> i32 {
             0
         }
     }
+}
+
+/// Gives this process a terminal, as whoever builds has one. Its other end.
+fn sit_at_a_terminal() -> Result<rustix::fd::OwnedFd, rustix::io::Errno> {
+    // Where it leads a session already, it has no terminal in that either.
+    let _session = setsid();
+    let theirs = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+    unlockpt(&theirs)?;
+    let ours = ioctl_tiocgptpeer(&theirs, OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+    ioctl_tiocsctty(&ours)?;
+    Ok(theirs)
 }
 
 /// What is outside of the step, and what the step is told of it.
@@ -130,8 +157,8 @@ impl Place {
         let leaked = open(step.at("outside"), OFlags::DIRECTORY, Mode::empty()).expect("it was made");
         let (major, minor) = a_disk().unwrap_or((7, 0));
         let node = step.at("base/node-of-image");
-        mknodat(CWD, &node, FileType::BlockDevice, Mode::RUSR, makedev(major, minor))
-            .expect("root makes nodes");
+        let made = mknodat(CWD, &node, FileType::BlockDevice, Mode::RUSR, makedev(major, minor));
+        assert!(made.is_ok() || step.spec.mode.has_user_namespace(), "root makes nodes");
         facts.extend([
             format!("abstract={name}"),
             format!("major={major}"),
@@ -152,13 +179,14 @@ impl Place {
 
     /// Tries it with all guards, with none, and with each one alone; the table's row.
     fn prove(&self, case: &Case, step: &mut Step) -> Result<String, String> {
-        let guarded = self.attempt(case, &[], step)?;
+        let kernel = Kernel { filters_devices: false, ..step.kernel };
+        let guarded = self.attempt(case, &[], step, &kernel)?;
         if guarded.starts_with("escaped") {
             return Err(format!("with all guards: {guarded}"));
         }
         let without = match case.guards {
             [] => "fails by how Linux is made".to_owned(),
-            guards => self.attempt(case, guards, step)?,
+            guards => self.attempt(case, guards, step, &kernel)?,
         };
         let absent = without.starts_with("absent")
             || without.ends_with("Function not implemented")
@@ -169,7 +197,7 @@ impl Place {
         if !absent && case.guards.len() > 1 {
             for alone in case.guards {
                 let others: Vec<Guard> = case.guards.iter().copied().filter(|other| other != alone).collect();
-                let said = self.attempt(case, &others, step)?;
+                let said = self.attempt(case, &others, step, &kernel)?;
                 if !said.starts_with("refused") {
                     return Err(format!("with {alone} alone: {said}"));
                 }
@@ -186,33 +214,29 @@ impl Place {
     }
 
     /// What an attempt says without some guards.
-    fn attempt(&self, case: &Case, without: &[Guard], step: &mut Step) -> Result<String, String> {
+    fn attempt(
+        &self,
+        case: &Case,
+        without: &[Guard],
+        step: &mut Step,
+        kernel: &Kernel,
+    ) -> Result<String, String> {
+        self.set_up(case, step);
+        let mut calls = plan(&step.spec, None, kernel).map_err(|error| chain(&error))?;
+        for guard in without {
+            assert!(take_out(*guard, &mut calls), "{guard} is not in the plan");
+        }
+        said(|stdio| start_plan(calls, stdio))
+    }
+
+    /// Makes a step of the attempt.
+    fn set_up(&self, case: &Case, step: &mut Step) {
         step.renew();
         self.command(case.name, step);
         step.spec.cwd = match case.name {
             "working-directory" => format!("/proc/self/fd/{}", self.leaked.as_raw_fd()).into(),
             _ => "/".into(),
         };
-        let mut calls = plan(&step.spec, None, &Kernel { filters_devices: false, ..step.kernel })
-            .map_err(|error| chain(&error))?;
-        for guard in without {
-            take_out(*guard, &mut calls);
-        }
-        let out = tempfile::tempfile().map_err(|error| error.to_string())?;
-        let stdout = out.try_clone().map_err(|error| error.to_string())?.into();
-        let stdio = Stdio::Streams { stdin: None, stdout, stderr: null() };
-        match start_plan(calls, stdio) {
-            Ok(running) => {
-                running.wait().map_err(|error| chain(&error))?;
-                Ok(text(out).trim().to_owned())
-            }
-            Err(error @ sandbox::Error::WorkingDirectory { .. }) => {
-                let told = chain(&error);
-                let source = told.rsplit(": ").next().unwrap_or_default();
-                Ok(format!("refused: chdir: {}", source.split(" (").next().unwrap_or_default()))
-            }
-            Err(error) => Err(chain(&error)),
-        }
     }
 
     fn command(&self, name: &str, step: &mut Step) {
@@ -237,6 +261,37 @@ impl Place {
         failed
     }
 
+    /// A step with a terminal of its own, as `--on-error=shell` opens, types for itself alone.
+    fn terminal_of_its_own(&self, step: &mut Step) -> usize {
+        step.renew();
+        self.command("terminal", step);
+        let mine = File::open("/dev/tty").expect("this process sits at one");
+        let waiting = || ioctl_fionread(&mine).expect("a terminal tells");
+        // From the attempt without its guard.
+        let typed = waiting();
+        let stdio = Stdio::Terminal(WindowSize { rows: 24, columns: 80 });
+        let running = sandbox::start(&step.spec, stdio).expect("the step starts");
+        let master =
+            running.terminal().expect("it was asked for").try_clone_to_owned().expect("a descriptor");
+        let mut said = Vec::new();
+        // It ends with an error: nobody holds the other end any more.
+        let _hung_up = File::from(master).read_to_end(&mut said);
+        running.wait().expect("it ends");
+        let said = String::from_utf8_lossy(&said);
+        // Where the kernel has given up TIOCSTI, nobody types for anybody.
+        let setting = fs::read_to_string("/proc/sys/dev/tty/legacy_tiocsti").unwrap_or_default();
+        let (bytes, reached) = match setting.trim() {
+            "0" => (0, "escaped: /dev/tty, but not TIOCSTI"),
+            _ => (2, "escaped: /dev/tty, TIOCSTI"),
+        };
+        if typed == bytes && waiting() == bytes && said.contains(reached) {
+            println!("test terminal of its own ... ok");
+            return 0;
+        }
+        println!("test terminal of its own ... FAILED\n    {typed} then {} bytes, {said}", waiting());
+        1
+    }
+
     fn devices(&self, step: &mut Step, by: &str, in_group: bool) -> usize {
         let mut failed = 0;
         for name in ["disk", "kernel-log-device", "fuse-device"] {
@@ -257,6 +312,24 @@ impl Place {
             println!("test devices by {by} ... ok");
         }
         failed
+    }
+}
+
+/// What an attempt says that is started so.
+fn said(start: impl FnOnce(Stdio) -> Result<Running, sandbox::Error>) -> Result<String, String> {
+    let out = tempfile::tempfile().map_err(|error| error.to_string())?;
+    let stdout = out.try_clone().map_err(|error| error.to_string())?.into();
+    match start(Stdio::Streams { stdin: None, stdout, stderr: null() }) {
+        Ok(running) => {
+            running.wait().map_err(|error| chain(&error))?;
+            Ok(text(out).trim().to_owned())
+        }
+        Err(error @ sandbox::Error::WorkingDirectory { .. }) => {
+            let told = chain(&error);
+            let source = told.rsplit(": ").next().unwrap_or_default();
+            Ok(format!("refused: chdir: {}", source.split(" (").next().unwrap_or_default()))
+        }
+        Err(error) => Err(chain(&error)),
     }
 }
 
@@ -310,14 +383,15 @@ fn a_device() -> Option<String> {
     devices.map(|device| device.file_name().to_string_lossy().into_owned()).find(|name| name != "lo")
 }
 
-/// Takes a guard out of a plan.
-fn take_out(guard: Guard, calls: &mut Vec<Call>) {
+/// Takes a guard out of a plan. Whether it was there.
+fn take_out(guard: Guard, calls: &mut Vec<Call>) -> bool {
     let before = calls.clone();
     match guard {
         Guard::Filter => calls.retain(|call| !matches!(call, Call::InstallFilter { .. })),
         Guard::Devices => calls.retain(|call| !matches!(call, Call::ForbidDevices { .. })),
         Guard::CloseForeign => calls.retain(|call| *call != Call::CloseForeign),
         Guard::CloseOthers => calls.retain(|call| *call != Call::CloseOthers),
+        Guard::Session => calls.retain(|call| !matches!(call, Call::NewSession { .. })),
         Guard::SessionKeyring => calls.retain(|call| *call != Call::JoinSessionKeyring),
         Guard::Mask(hidden) => {
             calls.retain(|call| !matches!(call, Call::Mask { path } if path.to_bytes() == hidden.as_bytes()));
@@ -356,5 +430,5 @@ fn take_out(guard: Guard, calls: &mut Vec<Call>) {
             }
         }
     }
-    assert!(*calls != before, "{guard} is not in the plan");
+    *calls != before
 }

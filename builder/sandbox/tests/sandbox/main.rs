@@ -3,9 +3,11 @@
 //! A test that cannot run on the machine prints why and passes.
 
 mod cgroups;
+mod chroot;
 mod isolation;
 mod lifetime;
 mod mounts;
+mod owners;
 mod process;
 mod seccomp;
 mod support;

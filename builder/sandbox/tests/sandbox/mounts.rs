@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
-use sandbox::{Error, FileContent, MountKind, Writable};
+use sandbox::{Error, MountKind, SecretBytes, Writable};
 
 use crate::support::{Step, chain};
 
@@ -151,7 +151,7 @@ fn mounts_upon_each_other_leave_no_trace() {
 fn a_secret_is_a_read_only_file_in_memory() {
     let Some(mut step) = Step::new() else { return };
     let file = |text: &str, mode| MountKind::File {
-        content: FileContent(text.as_bytes().to_vec()),
+        content: SecretBytes::copy(text.as_bytes()),
         mode,
         uid: 12,
         gid: 34,
@@ -168,8 +168,12 @@ fn a_secret_is_a_read_only_file_in_memory() {
 #[test]
 fn an_empty_secret_and_a_large_one_arrive() {
     let Some(mut step) = Step::new() else { return };
-    let file =
-        |length| MountKind::File { content: FileContent(vec![b'a'; length]), mode: 0o444, uid: 0, gid: 0 };
+    let file = |length| MountKind::File {
+        content: SecretBytes::from(vec![b'a'; length]),
+        mode: 0o444,
+        uid: 0,
+        gid: 0,
+    };
     step.mount("/empty", file(0));
     step.mount("/large", file(3_000_000));
     assert_eq!(step.output("cat /empty | wc -c; cat /large | wc -c"), "0\n3000000\n");

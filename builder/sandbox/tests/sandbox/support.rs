@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sandbox::{
-    CapabilitySet, Error, Kernel, Mount, MountKind, Network, Report, Rootfs, Running, Spec, Status, Stdio,
-    User, Writable, Zygote, start_on,
+    CapabilitySet, Error, Kernel, Mode, Mount, MountKind, Network, Report, Rootfs, Running, Spec, Status,
+    Stdio, User, Writable, Zygote, start_on,
 };
 use tempfile::TempDir;
 
@@ -57,6 +57,7 @@ impl Step {
         }
         let at = |name: &str| folder.path().join(name);
         let spec = Spec {
+            mode: Mode::ROOT,
             rootfs: Rootfs::Overlay {
                 lowers: vec![base],
                 writable: Writable { upper: at("upper"), work: at("work") },
@@ -66,6 +67,7 @@ impl Step {
             mounts: vec![],
             argv: vec![],
             env: vec![("PATH".into(), "/bin".into())],
+            secret_env: Vec::new(),
             cwd: "/".into(),
             user: User::default(),
             hostname: "buildkitsandbox".into(),
@@ -76,6 +78,7 @@ impl Step {
             shm_size_bytes: Spec::DEFAULT_SHM_SIZE_BYTES,
             limits: vec![],
             groups: vec![],
+            emulation: None,
         };
         Some(Step { folder, spec, kernel: *Kernel::get(), zygote: None })
     }

@@ -8,7 +8,7 @@ use tree::LayerId;
 
 use super::{Found, Survey};
 use crate::{
-    ResultLayer,
+    ResultLayer, Took,
     contents::Contents,
     database::{Fault, digest, unsigned},
     ledger::{Entry, Thing},
@@ -21,6 +21,8 @@ pub(super) struct Booked {
     pub(super) result: Vec<ResultLayer>,
     pub(super) created: Epoch,
     pub(super) duration_ms: u64,
+    #[serde(default)]
+    pub(super) took: Took,
     #[serde(default)]
     pub(super) stage: String,
     #[serde(default)]

@@ -3,7 +3,7 @@
 use oci::Digest;
 
 use super::{Survey, records::Booked};
-use crate::{layout::Kind, ledger::Thing, usage::Usage, worth};
+use crate::{Took, layout::Kind, ledger::Thing, usage::Usage, worth};
 
 impl Survey {
     /// Adds up, and says what nothing can be done with.
@@ -70,6 +70,8 @@ impl Usage {
     /// Tells what made it.
     pub(super) fn describe(&mut self, record: &Booked, below: Option<&str>) {
         self.cost_ms = self.cost_ms.max(worth::step_cost_ms(record.duration_ms));
+        // Of a step without a process nothing was measured.
+        self.took = Some(record.took).filter(|took| *took != Took::default()).or(self.took);
         self.created = Some(self.created.map_or(record.created, |created| created.min(record.created)));
         self.description = match record.stage.as_str() {
             "" => record.instruction.clone(),

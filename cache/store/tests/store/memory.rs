@@ -143,10 +143,10 @@ fn what_a_file_outside_holds_is_known_by_its_inode_and_its_times() {
         assert!(!store.holds_output(path, &what, &other), "{other:?}");
     }
     assert!(!open(folder.path(), "2").holds_output(path, &what, &known), "another boot");
-    let memos = Memos::at(folder.path(), &IdMap::Root, BootId::named("1")).expect("a state folder");
+    let memos = Memos::at(folder.path(), BootId::named("1")).expect("a state folder");
     assert!(memos.holds(path, &what, &known));
-    assert!(Memos::at(&folder.path().join("none"), &IdMap::Root, BootId::named("1")).is_none());
-    assert!(Memos::at(folder.path(), &IdMap::Single { uid: 1, gid: 1 }, BootId::named("1")).is_none());
+    assert!(Memos::at(&folder.path().join("none"), BootId::named("1")).is_none());
+    assert_eq!(memos.id_map(), &IdMap::Root);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, thread};
 
-use store::{BootId, IdMap, Memos};
+use store::{BootId, Memos};
 
 use crate::fixture::open;
 
@@ -10,7 +10,7 @@ use crate::fixture::open;
 fn it_is_made_once_and_for_its_owner() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(folder.path(), "1");
-    let memos = Memos::at(folder.path(), &IdMap::Root, BootId::named("1")).expect("it was opened");
+    let memos = Memos::at(folder.path(), BootId::named("1")).expect("it was opened");
     assert!(memos.secret_key().is_none());
     assert!(!folder.path().join("secret-key").exists());
     let key = store.secret_key().expect("made");
@@ -49,7 +49,7 @@ fn one_that_was_cut_short_is_made_anew() {
 fn one_that_others_could_read_is_made_anew() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(folder.path(), "1");
-    let memos = Memos::at(folder.path(), &IdMap::Root, BootId::named("1")).expect("it was opened");
+    let memos = Memos::at(folder.path(), BootId::named("1")).expect("it was opened");
     let path = folder.path().join("secret-key");
     let mut before = store.secret_key().expect("made");
     let chmod = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is ours");

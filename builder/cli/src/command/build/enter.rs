@@ -29,7 +29,7 @@ pub async fn enter(failed: &Failure, source: &Source, step: Box<FailedStep>) -> 
     let entered = entered.map_err(|error| Failure::machine(error.to_string()))??;
     eprintln!(
         "\n{} in the step as it failed. What is written here is thrown away, and `exit` ends the build.\n\
-         The step's command again: eval \"$KILN_COMMAND\"",
+         The step's command again: (eval \"$KILN_COMMAND\")",
         entered.shell
     );
     let report = terminal::attend(entered.container, Screen::Stderr, true, OnSignal::Kill).await?;

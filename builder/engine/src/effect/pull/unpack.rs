@@ -158,7 +158,7 @@ impl Effects {
         let (_, tar) = decompress(archive).map_err(Cause::io("read", digest.to_string()))?;
         let folder = self.lease.new_folder()?;
         let limits = self.limits.of_blob(wanted.descriptor.size);
-        let options = ApplyOptions { limits, ..ApplyOptions::default() };
+        let options = self.unpacking(limits);
         let of_layer = |cause| Cause::Layer { layer: digest, cause: Box::new(cause) };
         let applied = apply(self.store.watched(tar), &folder, &options);
         let applied = applied.map_err(|error| of_layer(error.into()))?;

@@ -1,0 +1,180 @@
+//! Calls that make a name, or take one away.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::{FileType, Mode, OFlags, makedev, mkdirat, mknodat, openat, symlinkat};
+use rustix::io::Errno;
+
+use super::super::calls::Trap;
+use super::super::credentials::{Credentials, MKNOD};
+use super::super::permission::{EXECUTE, WRITE, may_remove};
+use super::super::record::{Device, Owner};
+use super::super::supervisor::{Answer, Answered, Supervisor, int, long, word};
+use super::super::view::{At, File};
+use super::files::may_search;
+use crate::sys::notify::Notification;
+
+/// A folder in which a name is to be made, and whose what is made there will be.
+pub(super) struct Place {
+    pub folder: File,
+    pub name: Vec<u8>,
+    pub owner: Owner,
+}
+
+impl Supervisor {
+    /// The place of a path's last name; none where the kernel has to say what it thinks of it.
+    ///
+    /// # Errors
+    /// The caller may not write to the folder.
+    pub(super) fn place(
+        &self,
+        call: &Notification,
+        who: &Credentials,
+        folder: i32,
+        path: &[u8],
+    ) -> Result<Option<Place>, Errno> {
+        let Some((folder, name)) = self.view.parent(call.thread, folder, path) else { return Ok(None) };
+        if who.makes_files_of_root() && folder.mode() & libc::S_ISGID == 0 {
+            return Ok(Some(Place { folder, name, owner: Owner::ROOT }));
+        }
+        let (above, _) = self.owner(&folder);
+        if who.user.file_system != 0 && !may_search(who, &above, &folder, WRITE | EXECUTE) {
+            return Err(Errno::ACCESS);
+        }
+        let gid = if folder.mode() & libc::S_ISGID == 0 { who.group.file_system } else { above.gid };
+        Ok(Some(Place { owner: Owner { uid: who.user.file_system, gid, device: None }, folder, name }))
+    }
+
+    pub(in super::super) fn make(&mut self, trap: Trap, call: &Notification) -> Answered {
+        // Folder and path, and where the rest begins.
+        let (folder, path, rest) = match trap {
+            Trap::Mknodat | Trap::Mkdirat => (int(call, 0), long(call, 1), 2),
+            Trap::Symlinkat => (int(call, 1), long(call, 2), 0),
+            Trap::Symlink => (libc::AT_FDCWD, long(call, 1), 0),
+            _ => (libc::AT_FDCWD, long(call, 0), 1),
+        };
+        let is_node = matches!(trap, Trap::Mknod | Trap::Mknodat);
+        let device = if is_node { device(word(call, rest), word(call, rest + 1)) } else { None };
+        let who = self.who(call).clone();
+        let Some(text) = self.view.text(call.thread, path) else { return Ok(Answer::GoOn) };
+        let Some(place) = self.place(call, &who, folder, &text)? else { return Ok(Answer::GoOn) };
+        if device.is_none() && place.owner == Owner::ROOT {
+            return Ok(Answer::GoOn);
+        }
+        if device.is_some() && !who.can(MKNOD) {
+            return Err(Errno::PERM);
+        }
+        let target = match trap {
+            Trap::Symlink | Trap::Symlinkat => match self.view.text(call.thread, long(call, 0)) {
+                Some(target) if !target.is_empty() => Some(target),
+                _ => return Ok(Answer::GoOn),
+            },
+            _ => None,
+        };
+        let mode = word(call, rest) & !self.view.mask(call.thread);
+        if !self.still_waits(call) {
+            return Ok(Answer::Told);
+        }
+        let Place { folder, name, owner } = place;
+        let permissions = Mode::from_raw_mode(mode & 0o7777);
+        match (&target, device) {
+            (Some(target), _) => symlinkat(&target[..], &folder.fd, &name[..])?,
+            (None, Some(_)) => {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+                drop(openat(&folder.fd, &name[..], flags, permissions)?);
+            }
+            (None, None) if is_node => {
+                let kind = match mode & libc::S_IFMT {
+                    0 => FileType::RegularFile,
+                    kind => FileType::from_raw_mode(kind),
+                };
+                mknodat(&folder.fd, &name[..], kind, permissions, makedev(0, 0))?;
+            }
+            (None, None) => mkdirat(&folder.fd, &name[..], Mode::from_raw_mode(mode & 0o1777))?,
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = File::of(openat(folder.fd.as_fd(), &name[..], flags, Mode::empty())?)?;
+        self.ledger.record(&self.view, &made, Owner { device, ..owner })?;
+        Ok(Answer::Value(0))
+    }
+
+    /// A file of the layers below keeps its owner under another name.
+    pub(in super::super) fn rename(&mut self, trap: Trap, call: &Notification) -> Answered {
+        let here = libc::AT_FDCWD;
+        let (from, to) = match trap {
+            Trap::Link | Trap::Rename => ((here, long(call, 0)), (here, long(call, 1))),
+            _ => ((int(call, 0), long(call, 1)), (int(call, 2), long(call, 3))),
+        };
+        let links = matches!(trap, Trap::Link | Trap::Linkat);
+        let flags = if trap == Trap::Linkat { long(call, 4) } else { 0 };
+        let at = At { folder: from.0, follow: flags & libc::AT_SYMLINK_FOLLOW as u64 != 0 };
+        let Some(file) = self.find_or_open(call, at, from.1, flags) else { return Ok(Answer::GoOn) };
+        let who = self.who(call);
+        if who.user.file_system != 0 {
+            if !links && !self.may_remove_at(call, who, from.0, from.1, &file) {
+                return Err(Errno::ACCESS);
+            }
+            let text = self.view.text(call.thread, to.1);
+            if let Some(text) = text {
+                self.place(call, who, to.0, &text)?;
+            }
+        }
+        if self.still_waits(call) {
+            self.ledger.pin(&self.view, &file);
+        }
+        Ok(Answer::GoOn)
+    }
+
+    /// A link of the layers below is known by its time, which is about to change.
+    pub(in super::super) fn touch_link(&mut self, call: &Notification) -> Answered {
+        let file = self.find(call, At { folder: int(call, 0), follow: false }, long(call, 1));
+        if let Some(file) = file.filter(|file| file.kind() == FileType::Symlink)
+            && self.still_waits(call)
+        {
+            self.ledger.pin(&self.view, &file);
+        }
+        Ok(Answer::GoOn)
+    }
+
+    pub(in super::super) fn remove(&mut self, trap: Trap, call: &Notification) -> Answered {
+        let (folder, path) = match trap {
+            Trap::Unlinkat => (int(call, 0), long(call, 1)),
+            _ => (libc::AT_FDCWD, long(call, 0)),
+        };
+        let who = self.who(call);
+        if who.user.file_system == 0 {
+            return Ok(Answer::GoOn);
+        }
+        let Some(file) = self.find(call, At { folder, follow: false }, path) else { return Ok(Answer::GoOn) };
+        match self.may_remove_at(call, who, folder, path, &file) {
+            true => Ok(Answer::GoOn),
+            false => Err(Errno::ACCESS),
+        }
+    }
+
+    fn may_remove_at(
+        &self,
+        call: &Notification,
+        who: &Credentials,
+        folder: i32,
+        path: u64,
+        file: &File,
+    ) -> bool {
+        let above = self.view.text(call.thread, path);
+        let Some((above, _)) = above.and_then(|text| self.view.parent(call.thread, folder, &text)) else {
+            return true;
+        };
+        may_remove(who, (&self.owner(&above).0, above.mode()), &self.owner(file).0)
+    }
+}
+
+/// The device that is asked for; none for a file, a pipe or a socket.
+fn device(mode: u32, number: u32) -> Option<Device> {
+    let block = match mode & libc::S_IFMT {
+        libc::S_IFBLK => true,
+        libc::S_IFCHR => false,
+        _ => return None,
+    };
+    // `new_decode_dev`.
+    Some(Device { block, major: number >> 8 & 0xfff, minor: number & 0xff | number >> 12 & 0xf_ff00 })
+}

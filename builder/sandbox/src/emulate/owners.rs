@@ -1,0 +1,232 @@
+//! Whose a file seems to be, and what is done to make it so.
+//!
+//! | The file | Its owner |
+//! |---|---|
+//! | has a record | says the record |
+//! | is the layers' below, or a copy that overlayfs made of such a one | says [`Owners`] |
+//! | is of a mount | say the layers that are mounted, or who asked for the mount |
+//! | was made by the step | the one of its inode: root |
+
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Statx, Uid, chownat, openat2};
+use rustix::io::Errno;
+
+use super::record::{self, ATTRIBUTE, Owner, Records};
+use super::view::{File, View};
+
+/// What the layers below a step say of their files. Asked by the thread that answers the step's calls, whose root is the step's:
+/// it opens no file by its path.
+pub trait Owners: Send + Sync + fmt::Debug {
+    /// Whose the file at a path is: below the root, without a slash at either end, links not followed. None where there is none.
+    fn of(&self, path: &[u8]) -> Option<Below>;
+
+    /// Whether every file of theirs is root's and none a device, so that no path needs to be asked for.
+    fn are_all_root(&self) -> bool {
+        false
+    }
+}
+
+/// Nothing is below.
+impl Owners for () {
+    fn of(&self, _path: &[u8]) -> Option<Below> {
+        None
+    }
+
+    fn are_all_root(&self) -> bool {
+        true
+    }
+}
+
+/// A file of the layers below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Below {
+    /// Whose it is.
+    pub owner: Owner,
+    /// When it was changed, in seconds and nanoseconds: tells a copy of it from another file.
+    pub modified: (i64, u32),
+}
+
+/// Whose the files of a mount are that have no record.
+#[derive(Clone, Debug)]
+pub enum Mounted {
+    /// What is mounted is this one's; what is in it is root's.
+    One(Owner),
+    /// Layers say it.
+    Layers {
+        /// The layers.
+        owners: Arc<dyn Owners>,
+        /// Which path of theirs is mounted: without a slash at either end, empty for all.
+        from: Vec<u8>,
+    },
+}
+
+/// Where an owner is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum From {
+    Record,
+    Below,
+    Inode,
+}
+
+/// Who knows the owners of the step's files.
+pub(crate) struct Ledger {
+    pub owners: Arc<dyn Owners>,
+    pub records: Arc<Records>,
+    /// What the step writes, where its root is an overlay.
+    pub upper: Option<OwnedFd>,
+    pub mounts: Vec<Mount>,
+}
+
+/// A mount in the step's root.
+pub(crate) struct Mount {
+    id: u64,
+    /// Its path, without the slash at the beginning.
+    at: Vec<u8>,
+    mounted: Mounted,
+}
+
+impl Ledger {
+    /// Learns which mounts these are.
+    pub fn find_mounts(&mut self, view: &View, mounts: BTreeMap<PathBuf, Mounted>) {
+        for (target, mounted) in mounts {
+            let Some(file) = view.at(&target) else { continue };
+            let Some(at) = view.path(&file) else { continue };
+            self.mounts.push(Mount { id: file.found.stx_mnt_id, at, mounted });
+        }
+    }
+
+    /// Whose a file is.
+    pub fn owner(&self, view: &View, file: &File) -> (Owner, From) {
+        if file.is_plain()
+            && let Ok(Some(owner)) = record::value(|value| file.attribute(ATTRIBUTE, value))
+        {
+            return (owner, From::Record);
+        }
+        if self.records.has_others()
+            && let Some(owner) = self.records.other(&self.inode(view, file))
+        {
+            return (owner, From::Record);
+        }
+        match self.below(view, file) {
+            Some(owner) => (owner, From::Below),
+            None => {
+                let (uid, gid) = (file.found.stx_uid, file.found.stx_gid);
+                (Owner { uid, gid, device: None }, From::Inode)
+            }
+        }
+    }
+
+    /// Whose a file is by what the layers below say, or its mount; none where that is what its inode says.
+    fn below(&self, view: &View, file: &File) -> Option<Owner> {
+        if file.found.stx_mnt_id == view.mount {
+            if self.owners.are_all_root() {
+                return None;
+            }
+            let path = view.path_in_root(file)?;
+            let below = self.owners.of(&path).filter(|below| below.owner != Owner::ROOT)?;
+            return (!self.is_new(&path, file, &below)).then_some(below.owner);
+        }
+        let Mount { at, mounted, .. } = self.mounts.iter().find(|mount| mount.id == file.found.stx_mnt_id)?;
+        let path = view.path(file)?;
+        let inside = path.strip_prefix(at.as_slice())?;
+        let inside = inside.strip_prefix(b"/").unwrap_or(inside);
+        match mounted {
+            Mounted::One(owner) => inside.is_empty().then_some(*owner),
+            Mounted::Layers { owners, from } => {
+                let slash: &[u8] = if from.is_empty() || inside.is_empty() { b"" } else { b"/" };
+                let below = owners.of(&[from, slash, inside].concat())?;
+                // What was opened for writing has a record, see [`Ledger::pin`].
+                record::is_copy(&file.found, &below, |_, _| Err(Errno::NODATA)).then_some(below.owner)
+            }
+        }
+    }
+
+    /// Writes down whose a file is.
+    pub fn record(&self, view: &View, file: &File, owner: Owner) -> Result<(), Errno> {
+        if file.is_plain() {
+            let value = owner.encode();
+            match file.set_attribute(ATTRIBUTE, value.as_bytes()) {
+                Err(Errno::OPNOTSUPP | Errno::PERM) => {}
+                other => return other,
+            }
+        }
+        self.records.set_other(&self.inode(view, file), owner);
+        Ok(())
+    }
+
+    /// Writes down what the layers below say, before the file gets another name or content.
+    pub fn pin(&self, view: &View, file: &File) {
+        // What is asked first is what most often says no.
+        if self.below(view, file).is_none() {
+            return;
+        }
+        if let (owner, From::Below) = self.owner(view, file) {
+            if !file.is_plain() {
+                // So that it is of the upper folder, where its inode stays the same.
+                let _copied = own(file);
+            }
+            // Where it cannot be written, it can neither be renamed nor opened for writing.
+            let _written = self.record(view, file, owner);
+        }
+    }
+
+    /// What tells the inode: that of the upper folder, for overlayfs shows another one after it has copied a file up.
+    fn inode(&self, view: &View, file: &File) -> Statx {
+        let in_upper = || {
+            let path = view.path_in_root(file)?;
+            Some(File::of(self.in_upper(&path)?).ok()?.found)
+        };
+        in_upper().unwrap_or(file.found)
+    }
+
+    fn in_upper(&self, path: &[u8]) -> Option<OwnedFd> {
+        in_upper(self.upper.as_ref()?, path)
+    }
+
+    /// Whether the step made the file where the layers below have one of the same name.
+    fn is_new(&self, path: &[u8], file: &File, below: &Below) -> bool {
+        let Some(upper) = &self.upper else {
+            // One folder for all: what was opened for writing has a record, see [`Ledger::pin`].
+            return !record::is_copy(&file.found, below, |_, _| Err(Errno::NODATA));
+        };
+        let Some(copy) = in_upper(upper, path).and_then(|copy| File::of(copy).ok()) else { return false };
+        let read = |attribute: &CStr, value: &mut [u8]| copy.attribute(attribute, value);
+        self.is_below_opaque(path) || !record::is_copy(&copy.found, below, read)
+    }
+
+    /// Whether nothing of the layers below is seen in the folder, or in one of those above.
+    fn is_below_opaque(&self, path: &[u8]) -> bool {
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
+        ends.chain([path.len()]).any(|end| {
+            let folder = self.in_upper(&path[..end]).and_then(|folder| File::of(folder).ok());
+            folder.is_some_and(|folder| is_opaque(&folder))
+        })
+    }
+}
+
+fn in_upper(upper: &OwnedFd, path: &[u8]) -> Option<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let path = if path.is_empty() { b"." } else { path };
+    openat2(upper, path, flags, Mode::empty(), resolve).ok()
+}
+
+/// Whether overlayfs has marked a folder of an upper folder as one that hides what is below.
+fn is_opaque(folder: &File) -> bool {
+    [c"trusted.overlay.opaque", c"user.overlay.opaque"].into_iter().any(|attribute| {
+        let mut value = [0_u8; 2];
+        let length = folder.attribute(attribute, &mut value);
+        length.is_ok_and(|length| value.get(..length) == Some(b"y"))
+    })
+}
+
+/// `chown` to root, which is what an inode has: it takes set-id bits and capabilities away, and copies a file up.
+pub(crate) fn own(file: &File) -> Result<(), Errno> {
+    chownat(file.fd.as_fd(), c"", Some(Uid::ROOT), Some(Gid::ROOT), AtFlags::EMPTY_PATH)
+}
