@@ -1,0 +1,374 @@
+//! A stack on a wire that the test holds the other end of: a connection over a wire that loses frames, and whatever bytes.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant as Clock};
+
+use network_stack::{Dial, HEADER, Kind, Place, Room, Stack};
+use proptest::prelude::*;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_send_buffer_size;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use smoltcp::iface::{Config, Interface, SocketSet};
+use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
+use smoltcp::time::Instant;
+use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint, Ipv4Address};
+
+const STEP: Ipv4Address = Ipv4Address::new(10, 211, 1, 2);
+const GATEWAY: Ipv4Address = Ipv4Address::new(10, 211, 1, 1);
+const OTHER: Ipv4Address = Ipv4Address::new(192, 0, 2, 9);
+
+/// Whoever is dialed says all that it is told; at port 9 there is nobody.
+#[derive(Debug)]
+struct Echoes;
+
+impl Dial for Echoes {
+    fn dial(&self, kind: Kind, to: SocketAddr) -> Result<OwnedFd, Errno> {
+        if to.port() == 9 {
+            return Err(Errno::CONNREFUSED);
+        }
+        let kind = if kind == Kind::Stream { SocketType::STREAM } else { SocketType::SEQPACKET };
+        let flags = SocketFlags::CLOEXEC;
+        let (own, other) = socketpair(AddressFamily::UNIX, kind, flags, None)?;
+        rustix::io::ioctl_fionbio(&own, true)?;
+        if kind == SocketType::STREAM {
+            thread::spawn(move || echo(other));
+        }
+        Ok(own)
+    }
+}
+
+/// The test is whoever is dialed; little is kept for it that it does not read.
+#[derive(Debug)]
+struct Handed(Sender<UnixStream>);
+
+impl Dial for Handed {
+    fn dial(&self, _: Kind, _: SocketAddr) -> Result<OwnedFd, Errno> {
+        let (own, other) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        rustix::io::ioctl_fionbio(&own, true)?;
+        set_socket_send_buffer_size(&own, 1 << 15)?;
+        let other = UnixStream::from(other);
+        other.set_read_timeout(Some(Duration::from_secs(10))).expect("it may");
+        self.0.send(other).map_err(|_| Errno::CONNREFUSED)?;
+        Ok(own)
+    }
+}
+
+/// A stack, and those whom it dials.
+fn handed() -> (Stack, OwnedFd, Receiver<UnixStream>) {
+    let (sender, dialed) = channel();
+    let (stack, wire) = stack_of(Box::new(Handed(sender)));
+    (stack, wire, dialed)
+}
+
+fn echo(other: OwnedFd) {
+    let mut other = UnixStream::from(other);
+    let mut buffer = vec![0; 1 << 16];
+    while let Ok(length) = other.read(&mut buffer) {
+        if length == 0 || other.write_all(&buffer[..length]).is_err() {
+            return;
+        }
+    }
+}
+
+fn stack() -> (Stack, OwnedFd) {
+    stack_of(Box::new(Echoes))
+}
+
+fn stack_of(dial: Box<dyn Dial>) -> (Stack, OwnedFd) {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (near, far) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).expect("a pair");
+    let place = Place {
+        step: vec![IpAddr::V4(STEP)],
+        gateways: vec![IpAddr::V4(GATEWAY)],
+        around: (vec![10, 211, 1], Vec::new()),
+        name_server: None,
+    };
+    let stack = Stack::start(far, place, dial, Arc::new(Room::new(64)));
+    (stack.expect("the kernel has what it needs"), near)
+}
+
+/// The step's end of a wire that loses every frame whose number is one of these, modulo the first.
+struct Lossy<'a> {
+    wire: &'a OwnedFd,
+    buffer: Vec<u8>,
+    losses: (usize, usize),
+    count: usize,
+}
+
+impl Lossy<'_> {
+    fn is_lost(&mut self) -> bool {
+        self.count += 1;
+        self.count % self.losses.0 == self.losses.1
+    }
+}
+
+struct Came(Vec<u8>);
+
+impl RxToken for Came {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
+        read(&self.0)
+    }
+}
+
+struct Goes<'a, 'b>(&'a mut Lossy<'b>);
+
+impl TxToken for Goes<'_, '_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, fill: F) -> R {
+        let mut bytes = vec![0; HEADER + length];
+        let result = fill(&mut bytes[HEADER..]);
+        bytes[HEADER - 2..HEADER].copy_from_slice(&[8, 0]);
+        if !self.0.is_lost() {
+            // A wire that is full loses it.
+            let _sent = send(self.0.wire, &bytes, SendFlags::empty());
+        }
+        result
+    }
+}
+
+impl<'b> Device for Lossy<'b> {
+    type RxToken<'a>
+        = Came
+    where
+        Self: 'a;
+    type TxToken<'a>
+        = Goes<'a, 'b>
+    where
+        Self: 'a;
+
+    fn receive(&mut self, _now: Instant) -> Option<(Came, Goes<'_, 'b>)> {
+        loop {
+            let (length, _) = recv(self.wire, &mut self.buffer[..], RecvFlags::DONTWAIT).ok()?;
+            if !self.is_lost() {
+                let came = Came(self.buffer[HEADER..length].to_vec());
+                return Some((came, Goes(self)));
+            }
+        }
+    }
+
+    fn transmit(&mut self, _now: Instant) -> Option<Goes<'_, 'b>> {
+        Some(Goes(self))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ip;
+        capabilities.max_transmission_unit = 1500;
+        capabilities.checksum = ChecksumCapabilities::ignored();
+        capabilities
+    }
+}
+
+/// Says something to a port, says that this is all, and gives what it hears until the other has said all; none where nobody is there.
+fn talk(wire: &OwnedFd, port: u16, text: &[u8], losses: (usize, usize)) -> Option<Vec<u8>> {
+    let mut device = Lossy { wire, buffer: vec![0; 1 << 17], losses, count: 0 };
+    let started = Clock::now();
+    let now = || Instant::from_micros(started.elapsed().as_micros() as i64);
+    let mut interface = Interface::new(Config::new(HardwareAddress::Ip), &mut device, now());
+    interface.update_ip_addrs(|all| all.push(IpCidr::new(STEP.into(), 24)).expect("there is room"));
+    interface.routes_mut().add_default_ipv4_route(GATEWAY).expect("there is room");
+    let buffer = || SocketBuffer::new(vec![0; 1 << 16]);
+    let mut sockets = SocketSet::new(Vec::new());
+    let handle = sockets.add(Socket::new(buffer(), buffer()));
+    let to = IpEndpoint::new(OTHER.into(), port);
+    let own = 40_000 + port;
+    sockets.get_mut::<Socket<'_>>(handle).connect(interface.context(), to, own).expect("it may");
+    let (mut said, mut heard) = (0, Vec::new());
+    loop {
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "{said} of {} said, {} heard",
+            text.len(),
+            heard.len()
+        );
+        interface.poll(now(), &mut device, &mut sockets);
+        let socket = sockets.get_mut::<Socket<'_>>(handle);
+        if socket.can_send() && said < text.len() {
+            said += socket.send_slice(&text[said..]).expect("it may");
+        }
+        if said == text.len() && matches!(socket.state(), State::Established | State::CloseWait) {
+            socket.close();
+        }
+        while socket.can_recv() {
+            socket.recv(|bytes| (bytes.len(), heard.extend_from_slice(bytes))).expect("there is something");
+        }
+        match socket.state() {
+            State::Closed if said == 0 => return None,
+            State::Closed | State::TimeWait => return Some(heard),
+            _ => {}
+        }
+        interface.poll(now(), &mut device, &mut sockets);
+        let delay = interface.poll_delay(now(), &sockets).map_or(50_000, |delay| delay.total_micros());
+        let delay = Timespec { tv_sec: 0, tv_nsec: delay.min(50_000) as i64 * 1000 };
+        let mut asked = [PollFd::new(wire, PollFlags::IN)];
+        // Whatever it is that wakes it, all is looked at.
+        let _woken = poll(&mut asked, Some(&delay));
+    }
+}
+
+fn text(length: usize) -> Vec<u8> {
+    (0..length).map(|place| (place % 251) as u8).collect()
+}
+
+#[test]
+fn a_wire_that_loses_frames_loses_no_byte() {
+    for losses in [(usize::MAX, 0), (41, 3), (19, 0)] {
+        let (_stack, wire) = stack();
+        let text = text(100_000);
+        assert!(talk(&wire, 80, &text, losses).as_ref() == Some(&text), "{losses:?}");
+    }
+}
+
+#[test]
+fn who_is_not_there_refuses_at_once() {
+    let (_stack, wire) = stack();
+    let started = Clock::now();
+    assert_eq!(talk(&wire, 9, b"hello", (usize::MAX, 0)), None);
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn what_was_under_way_is_forgotten() {
+    let (stack, wire) = stack();
+    // A connection that is in the middle.
+    let frame = segment(1, 0, 2);
+    send(&wire, &frame, SendFlags::empty()).expect("it is there");
+    assert_eq!(answer(&wire).map(|flags| flags & 0x12), Some(0x12), "it is answered");
+    stack.forget();
+    send(&wire, &segment(2, 1, 0x10), SendFlags::empty()).expect("it is there");
+    assert_eq!(answer(&wire).map(|flags| flags & 4), Some(4), "it is not known any more");
+}
+
+#[test]
+fn one_who_gives_up_before_the_world_answers_leaves_nothing() {
+    let (_stack, wire, dialed) = handed();
+    send(&wire, &segment(1, 0, 2), SendFlags::empty()).expect("it is there");
+    assert_eq!(answer(&wire).map(|flags| flags & 0x12), Some(0x12), "it is answered");
+    send(&wire, &segment(2, 0, 4), SendFlags::empty()).expect("it is there");
+    let mut world = dialed.recv().expect("it was dialed");
+    assert_eq!(world.read(&mut [0; 9]).ok(), Some(0), "the world is told");
+}
+
+#[test]
+fn the_last_words_of_a_step_arrive() {
+    let (stack, wire, dialed) = handed();
+    send(&wire, &segment(1, 0, 2), SendFlags::empty()).expect("it is there");
+    let mut buffer = vec![0; 1 << 17];
+    assert!(answer_into(&wire, &mut buffer).is_some(), "it is answered");
+    let theirs = u32::from_be_bytes(buffer[HEADER + 24..HEADER + 28].try_into().expect("four"));
+    let mut last = segment(2, theirs + 1, 0x19);
+    last.extend(b"that was all");
+    let length = ((last.len() - HEADER) as u16).to_be_bytes();
+    last[HEADER + 2..HEADER + 4].copy_from_slice(&length);
+    send(&wire, &last, SendFlags::empty()).expect("it is there");
+    stack.forget();
+    assert!(stack.has_forgotten());
+    let mut heard = Vec::new();
+    dialed.recv().expect("it was dialed").read_to_end(&mut heard).expect("all of it");
+    assert_eq!(heard, b"that was all");
+}
+
+#[test]
+fn a_slow_world_hears_all_of_one_that_has_ended() {
+    // The world says that it has said all after the step has, or long before: the connection is over for the step then.
+    let orders =
+        [(Duration::from_millis(500), Duration::from_millis(500)), (Duration::ZERO, Duration::from_secs(11))];
+    let tests = orders.map(|(before, after)| {
+        thread::spawn(move || {
+            let (_stack, wire, dialed) = handed();
+            let world = thread::spawn(move || {
+                let mut world = dialed.recv().expect("it was dialed");
+                thread::sleep(before);
+                world.shutdown(Shutdown::Write).expect("it may");
+                thread::sleep(after);
+                let mut heard = Vec::new();
+                world.read_to_end(&mut heard).expect("all of it");
+                heard
+            });
+            let text = text(250_000);
+            assert_eq!(talk(&wire, 80, &text, (usize::MAX, 0)), Some(Vec::new()));
+            assert!(world.join().expect("it ends") == text, "{before:?}");
+        })
+    });
+    for test in tests {
+        test.join().expect("it passes");
+    }
+}
+
+/// A frame with a segment to port 81 and these flags.
+fn segment(sequence: u32, acknowledged: u32, flags: u8) -> Vec<u8> {
+    let mut frame = vec![0; HEADER - 2];
+    frame.extend([8, 0, 0x45, 0, 0, 40, 0, 1, 0, 0, 64, 6, 0, 0]);
+    frame.extend(STEP.octets());
+    frame.extend(OTHER.octets());
+    frame.extend([0x9c, 0x40, 0, 81]);
+    frame.extend(sequence.to_be_bytes());
+    frame.extend(acknowledged.to_be_bytes());
+    frame.extend([0x50, flags, 255, 255, 0, 0, 0, 0]);
+    frame
+}
+
+/// The flags of the next segment that comes.
+fn answer(wire: &OwnedFd) -> Option<u8> {
+    let mut buffer = vec![0; 1 << 17];
+    let length = answer_into(wire, &mut buffer)?;
+    buffer[..length].get(HEADER + 33).copied()
+}
+
+fn answer_into(wire: &OwnedFd, buffer: &mut [u8]) -> Option<usize> {
+    let mut asked = [PollFd::new(wire, PollFlags::IN)];
+    poll(&mut asked, Some(&Timespec { tv_sec: 10, tv_nsec: 0 })).ok().filter(|ready| *ready > 0)?;
+    recv(wire, buffer, RecvFlags::empty()).ok().map(|(length, _)| length)
+}
+
+/// Frames of noise, and segments and datagrams of which some bytes are others.
+fn frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let noise = prop::collection::vec(any::<u8>(), 0..120).prop_map(|bytes| {
+        let mut frame = vec![0; HEADER - 2];
+        frame.extend([8, 0]);
+        frame.extend(bytes);
+        frame
+    });
+    let bare = prop::collection::vec(any::<u8>(), 1..80);
+    let changes = prop::collection::vec((HEADER - 2..HEADER + 40, any::<u8>()), 0..4);
+    let changed =
+        (any::<u32>(), any::<u32>(), any::<u8>(), changes, prop::collection::vec(any::<u8>(), 0..40));
+    let changed = changed.prop_map(|(sequence, acknowledged, flags, changes, more)| {
+        let mut frame = segment(sequence % 4, acknowledged % 4, flags);
+        frame.extend(more);
+        let (place, length) = (HEADER + 2, (frame.len() - HEADER) as u16);
+        frame[place..place + 2].copy_from_slice(&length.to_be_bytes());
+        for (place, byte) in changes {
+            frame[place] = byte;
+        }
+        frame
+    });
+    prop::collection::vec(prop_oneof![1 => noise, 1 => bare, 6 => changed], 1..200)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn no_frame_ends_a_stack(frames in frames()) {
+        let (stack, wire) = stack();
+        let mut buffer = vec![0; 1 << 17];
+        for frame in &frames {
+            let mut asked = [PollFd::new(&wire, PollFlags::OUT)];
+            poll(&mut asked, Some(&Timespec { tv_sec: 10, tv_nsec: 0 })).expect("it may");
+            let _sent = send(&wire, frame, SendFlags::NOSIGNAL);
+            while recv(&wire, &mut buffer[..], RecvFlags::DONTWAIT).is_ok() {}
+        }
+        // Everybody's connections may have taken all room.
+        stack.forget();
+        let heard = talk(&wire, 80, b"still there", (usize::MAX, 0));
+        prop_assert_eq!(heard.as_deref(), Some(&b"still there"[..]));
+        prop_assert!(!stack.has_ended());
+    }
+}
