@@ -3,7 +3,7 @@
 //! `case.toml`, all of it optional:
 //!
 //! ```toml
-//! needs = ["root", "busybox"]     # what the machine must have (machine::lacks); `busybox` also gives FROM busybox
+//! needs = ["steps", "busybox"]    # what the machine must have (machine::lacks); `busybox` also gives FROM busybox
 //! setup = "mkfifo context/pipe"   # shell, in a copy of the case: what git cannot keep
 //! serve = "www"                   # a folder that is served while the case runs, as http://any.host (kiln_tests::server)
 //! context = "{server}/a.tar"      # what is built in place of the folder `context`, if there is one
@@ -250,10 +250,11 @@ pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
 /// What the shell said.
 pub fn set_up(script: &str, copy: &Path) -> Result<(), String> {
     // Git minds whose a repository is, and the copy may be another user's by now.
-    let owner = fs::metadata(copy).map_err(|error| error.to_string())?.uid().to_string();
-    let mut command = match owner.as_str() {
-        "0" => Command::new("sh"),
-        _ => {
+    let owner = fs::metadata(copy).map_err(|error| error.to_string())?.uid();
+    let mut command = match owner == rustix::process::geteuid().as_raw() {
+        true => Command::new("sh"),
+        false => {
+            let owner = owner.to_string();
             let mut command = Command::new("setpriv");
             command.args(["--reuid", &owner, "--regid", &owner, "--clear-groups", "sh"]);
             command

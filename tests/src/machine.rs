@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::{emulator, program::workspace};
+use crate::{emulator, mode, program::workspace};
 
 /// Says that a test cannot run here and why, in the form that `tests/run.sh` collects and compares with
 /// `tests/skipped.txt`.
@@ -23,11 +23,13 @@ pub fn cannot<'a>(test: &str, needs: impl IntoIterator<Item = &'a str>) -> bool 
 
 /// Why the machine lacks `need`, or none where it has it.
 ///
-/// Needs: `root`, `busybox` (the base image of the fixtures), `program:NAME`, a program on the `PATH`, `file:PATH`, `cgroup:CONTROLLER`, and
-/// `tun`, the device for tunnels, `pasta`, the program where it is not too old, and `refuses:ARCHITECTURE`, that programs of it are not run.
+/// Needs: `steps`, that Kiln builds for who runs the tests, `root`, with the reason behind a colon, `busybox` (the base image of the fixtures),
+/// `program:NAME`, a program on the `PATH`, `file:PATH`, `cgroup:CONTROLLER`, and `tun`, the device for tunnels, `pasta`, the program where it is
+/// not too old, and `refuses:ARCHITECTURE`, that programs of it are not run.
 pub fn lacks(need: &str) -> Option<String> {
     match need {
-        "root" => (!rustix::process::geteuid().is_root()).then(|| "not started as root".to_owned()),
+        "root" => is_user().then(|| "needs root".to_owned()),
+        "steps" => mode::of_user().err(),
         "busybox" => base_layout().err(),
         "tun" => {
             let opened = std::fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun");
@@ -40,6 +42,7 @@ pub fn lacks(need: &str) -> Option<String> {
             (!is_new).then(|| "no pasta (of August 2024 or later) on the PATH".to_owned())
         }
         _ => match need.split_once(':') {
+            Some(("root", why)) => is_user().then(|| format!("needs root: {why}")),
             Some(("cgroup", controller)) => no_groups(controller),
             Some(("program", name)) if on_path(name) => None,
             Some(("file", path)) if Path::new(path).is_file() => None,
@@ -53,12 +56,18 @@ pub fn lacks(need: &str) -> Option<String> {
     }
 }
 
-/// Why no control groups with that controller can be made. One is tried, in the first group.
+/// Whether it is not root who runs the tests.
+pub fn is_user() -> bool {
+    !rustix::process::geteuid().is_root()
+}
+
+/// Why no control groups with that controller can be made. One is tried: in the first group, and by a user in the own one.
 fn no_groups(controller: &str) -> Option<String> {
     let first = Path::new("/sys/fs/cgroup");
     let given = std::fs::read_to_string(first.join("cgroup.subtree_control")).unwrap_or_default();
     let unified = given.split_whitespace().any(|name| name == controller);
     let above = if unified { first.to_owned() } else { first.join(controller) };
+    let above = if is_user() { above.join(own_group(if unified { "" } else { controller })) } else { above };
     let group = above.join(format!(
         "kiln-tests-{}-{controller}-{:?}",
         std::process::id(),
@@ -66,6 +75,17 @@ fn no_groups(controller: &str) -> Option<String> {
     ));
     let made = std::fs::create_dir(&group).and_then(|()| std::fs::remove_dir(&group));
     made.err().map(|error| format!("no control group for {controller} can be made: {error}"))
+}
+
+/// The group of this process in the hierarchy of a controller, or without a name in that of version 2.
+fn own_group(controller: &str) -> String {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = groups.lines().find_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        controllers.split(',').any(|name| name == controller).then(|| path.trim_start_matches('/').to_owned())
+    });
+    own.unwrap_or_default()
 }
 
 fn on_path(name: &str) -> bool {

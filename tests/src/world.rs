@@ -3,6 +3,7 @@
 //! The host has one interface, `up0` at 203.0.113.1, and a route to everywhere through 203.0.113.9, which is the internet:
 //! there a server answers what it is asked on port 8000, and a name server on port 53.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -100,6 +101,7 @@ pub struct World {
     host: Child,
     internet: Child,
     servers: Child,
+    hides_stack: Cell<bool>,
 }
 
 impl World {
@@ -108,8 +110,11 @@ impl World {
     /// # Panics
     /// When what the machine has does not work.
     pub fn make(test: &str) -> Option<World> {
-        let programs = ["unshare", "nsenter", "ip", "python3"].map(|name| format!("program:{name}"));
-        let needs = ["root", "busybox"].into_iter().chain(programs.iter().map(String::as_str));
+        let programs =
+            ["unshare", "nsenter", "ip", "python3", "setpriv"].map(|name| format!("program:{name}"));
+        let needs = ["root: it makes a host of network namespaces", "busybox"]
+            .into_iter()
+            .chain(programs.iter().map(String::as_str));
         if machine::cannot(test, needs) {
             return None;
         }
@@ -131,7 +136,7 @@ impl World {
         );
         let mut servers = Command::new("nsenter");
         servers.args(["-t", &other.to_string(), "-n", "python3", "-c", SERVERS]);
-        Some(World { servers: ready(&mut servers), host, internet })
+        Some(World { servers: ready(&mut servers), host, internet, hides_stack: Cell::new(false) })
     }
 
     /// A program on the host.
@@ -164,6 +169,11 @@ impl World {
              place=$(readlink -e $folder/pasta) || continue; mount --bind /run/no-program $place; done");
     }
 
+    /// From here on Kiln's own stack gets no packets there: it lacks the right to have raw sockets.
+    pub fn hide_stack(&self) {
+        self.hides_stack.set(true);
+    }
+
     /// The tables of nf_tables on the host, as the kernel says them.
     pub fn tables(&self) -> String {
         let output = self.command("python3").args(["-c", TABLES]).output().expect("it is on the PATH");
@@ -179,7 +189,14 @@ impl World {
         let context = folder.join("context");
         fs::create_dir_all(&context).expect("a folder");
         fs::write(context.join("Dockerfile"), dockerfile).expect("written");
-        let mut command = self.command(program());
+        let mut command = match self.hides_stack.get() {
+            false => self.command(program()),
+            true => {
+                let mut command = self.command("setpriv");
+                command.args(["--bounding-set", "-net_raw", "--inh-caps", "-all"]).arg(program());
+                command
+            }
+        };
         command.arg("--root").arg(folder.join("root")).args(["build", "--progress=plain", "--no-cache"]);
         command.args(["--build-context", &machine::base_argument().expect("it was found")]);
         command.args(flags).arg(context).stdin(Stdio::null());

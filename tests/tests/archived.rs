@@ -24,7 +24,7 @@ struct Place(tempfile::TempDir);
 impl Place {
     /// A context with files of all sorts; nothing where this test cannot run here.
     fn new(test: &str) -> Option<Place> {
-        if machine::cannot(&format!("archived::{test}"), ["root", "busybox", "program:tar"]) {
+        if machine::cannot(&format!("archived::{test}"), ["steps", "busybox", "program:tar"]) {
             return None;
         }
         let folder = tempfile::Builder::new().prefix("kiln-archived-").tempdir().expect("a temporary folder");

@@ -21,7 +21,7 @@ use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 const LONG: Duration = Duration::from_secs(60);
 
 fn cannot(test: &str) -> bool {
-    machine::cannot(test, ["root", "busybox", "program:setsid"])
+    machine::cannot(test, ["steps", "busybox", "program:setsid"])
 }
 
 /// Two stages; the last step of the first fails unless it is given `RIGHT=yes`.

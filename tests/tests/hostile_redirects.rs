@@ -13,7 +13,7 @@ use kiln_tests::{
 
 /// Says why a test cannot run here, and whether.
 fn cannot(test: &str, needs: &[&str]) -> bool {
-    machine::cannot(test, ["root"].iter().chain(needs).copied())
+    machine::cannot(test, ["steps"].iter().chain(needs).copied())
 }
 
 const PULL: &str = "pull --progress plain IMAGE";

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 /// Says why a test cannot run here, and whether.
 fn cannot(test: &str) -> bool {
-    machine::cannot(test, ["root"])
+    machine::cannot(test, ["steps"])
 }
 
 const PULL: &str = "pull --progress plain IMAGE";

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 /// Says why a test cannot run here, and whether.
 fn cannot(test: &str) -> bool {
-    machine::cannot(test, ["root", "busybox"])
+    machine::cannot(test, ["steps", "busybox"])
 }
 
 /// Steps that are quick and slow, small and large, of two stages, with a cache mount. All that they make is alike each time.

@@ -95,7 +95,7 @@ const HOG: &str = r#"RUN echo before && awk 'BEGIN { s = "x"; while (1) s = s s 
 fn a_step_that_takes_too_much_memory_is_told_of_it() {
     if machine::cannot(
         "a_step_that_takes_too_much_memory_is_told_of_it",
-        ["root", "busybox", "cgroup:memory"],
+        ["steps", "busybox", "cgroup:memory"],
     ) {
         return;
     }
@@ -109,7 +109,7 @@ fn a_step_that_takes_too_much_memory_is_told_of_it() {
 #[test]
 fn a_shell_in_a_step_has_the_limits_of_its_flags() {
     let test = "a_shell_in_a_step_has_the_limits_of_its_flags";
-    if machine::cannot(test, ["root", "busybox", "cgroup:memory", "cgroup:pids"]) {
+    if machine::cannot(test, ["steps", "busybox", "cgroup:memory", "cgroup:pids"]) {
         return;
     }
     let place = Place::new();
@@ -134,7 +134,7 @@ fn a_shell_in_a_step_has_the_limits_of_its_flags() {
 
 #[test]
 fn no_limit_is_one_of_the_values() {
-    if machine::cannot("no_limit_is_one_of_the_values", ["root", "busybox", "cgroup:memory"]) {
+    if machine::cannot("no_limit_is_one_of_the_values", ["steps", "busybox", "cgroup:memory"]) {
         return;
     }
     let flags = ["--memory", "64m", "--memory-swap", "-1", "--cpu-quota", "-1", "--cpu-shares", "0"];
@@ -144,7 +144,7 @@ fn no_limit_is_one_of_the_values() {
 
 #[test]
 fn a_fork_bomb_ends_with_its_step() {
-    if machine::cannot("a_fork_bomb_ends_with_its_step", ["root", "busybox", "cgroup:pids"]) {
+    if machine::cannot("a_fork_bomb_ends_with_its_step", ["steps", "busybox", "cgroup:pids"]) {
         return;
     }
     let place = Place::new();
@@ -157,7 +157,7 @@ fn a_fork_bomb_ends_with_its_step() {
 
 #[test]
 fn limits_are_in_no_key() {
-    if machine::cannot("limits_are_in_no_key", ["root", "busybox", "cgroup:memory", "cgroup:pids"]) {
+    if machine::cannot("limits_are_in_no_key", ["steps", "busybox", "cgroup:memory", "cgroup:pids"]) {
         return;
     }
     let place = Place::new();
@@ -168,7 +168,7 @@ fn limits_are_in_no_key() {
 
 #[test]
 fn a_step_over_its_time_is_ended_with_what_it_started() {
-    if machine::cannot("a_step_over_its_time_is_ended_with_what_it_started", ["root", "busybox"]) {
+    if machine::cannot("a_step_over_its_time_is_ended_with_what_it_started", ["steps", "busybox"]) {
         return;
     }
     let place = Place::new();
@@ -184,7 +184,7 @@ fn a_step_over_its_time_is_ended_with_what_it_started() {
 
 #[test]
 fn a_step_that_does_not_listen_is_killed() {
-    if machine::cannot("a_step_that_does_not_listen_is_killed", ["root", "busybox"]) {
+    if machine::cannot("a_step_that_does_not_listen_is_killed", ["steps", "busybox"]) {
         return;
     }
     let place = Place::new();
@@ -197,7 +197,7 @@ fn a_step_that_does_not_listen_is_killed() {
 
 #[test]
 fn who_was_killed_from_outside_hears_what_it_may_have_been() {
-    if machine::cannot("who_was_killed_from_outside_hears_what_it_may_have_been", ["root", "busybox"]) {
+    if machine::cannot("who_was_killed_from_outside_hears_what_it_may_have_been", ["steps", "busybox"]) {
         return;
     }
     let run = Place::new().build("RUN kill -9 $$", &[]).run();
@@ -207,7 +207,7 @@ fn who_was_killed_from_outside_hears_what_it_may_have_been() {
 #[test]
 fn what_a_killed_build_leaves_the_next_one_removes() {
     let test = "what_a_killed_build_leaves_the_next_one_removes";
-    if machine::cannot(test, ["root", "busybox", "cgroup:memory", "cgroup:pids"]) {
+    if machine::cannot(test, ["steps", "busybox", "cgroup:memory", "cgroup:pids"]) {
         return;
     }
     let place = Place::new();
@@ -236,7 +236,7 @@ fn what_a_killed_build_leaves_the_next_one_removes() {
 
 #[test]
 fn what_a_step_took_is_told() {
-    if machine::cannot("what_a_step_took_is_told", ["root", "busybox", "cgroup:memory"]) {
+    if machine::cannot("what_a_step_took_is_told", ["steps", "busybox", "cgroup:memory"]) {
         return;
     }
     let place = Place::new();
@@ -271,7 +271,7 @@ fn times(events: &[Value], word: &str) -> (String, String) {
 #[test]
 fn steps_that_do_not_fit_into_memory_together_run_one_after_the_other() {
     let test = "steps_that_do_not_fit_into_memory_together_run_one_after_the_other";
-    if machine::cannot(test, ["root", "busybox", "cgroup:memory"]) {
+    if machine::cannot(test, ["steps", "busybox", "cgroup:memory"]) {
         return;
     }
     // The group that Kiln itself is in. Version 2 wants more than a folder for that.
@@ -315,7 +315,7 @@ fn steps_that_do_not_fit_into_memory_together_run_one_after_the_other() {
 
 #[test]
 fn many_builds_share_a_state_folder() {
-    if machine::cannot("many_builds_share_a_state_folder", ["root", "busybox"]) {
+    if machine::cannot("many_builds_share_a_state_folder", ["steps", "busybox"]) {
         return;
     }
     const BUILDS: usize = 32;

@@ -295,55 +295,75 @@ fn the_host_forwards_while_a_build_needs_it() {
     }
 }
 
+/// What there may be of iptables, and how a chain of each is told of. The command that is advised is the first's own.
+const IPTABLES: [(&str, &str, &str); 2] = [
+    ("iptables-nft", "iptables", "chain FORWARD of table filter"),
+    ("iptables-legacy", "iptables-legacy", "chain FORWARD of iptables-legacy"),
+];
+
 #[test]
 fn a_firewall_that_drops_is_seen() {
     let test = "network::a_firewall_that_drops_is_seen";
-    let Some(world) = World::make(test) else { return };
-    if kiln_tests::machine::cannot(test, ["program:iptables-nft"]) {
-        return;
+    for (program, advised, chain) in IPTABLES {
+        if kiln_tests::machine::cannot(test, [format!("program:{program}").as_str()]) {
+            continue;
+        }
+        let Some(world) = World::make(test) else { return };
+        let folder = folder();
+        let dockerfile =
+            format!("FROM busybox\nRUN ls /sys/class/net | tr '\\n' ' '; echo; {}\nRUN true\n", ask());
+        world.hide_pasta();
+        world.hide_stack();
+        // Rules that let all through are no obstacle.
+        world.sh(&format!("{program} -A FORWARD -j ACCEPT; {program} -D FORWARD -j ACCEPT"));
+        let said = world.built(folder.path(), &dockerfile, &[]);
+        assert!(!said.contains("WARN"), "{said}");
+        world.sh(&format!("{program} -P FORWARD DROP"));
+        let said = world.built(folder.path(), &dockerfile, &[]);
+        let warning = format!(
+            "RUN steps see the host's network, its loopback included: the host's firewall ({chain}) may drop the packets that \
+             it forwards"
+        );
+        assert_eq!(said.matches(&warning).count(), 1, "{said}");
+        assert!(lines(&said).contains(&"lo up0 ") && lines(&said).contains(&"from 203.0.113.1"), "{said}");
+        // What the warning says helps.
+        let allow =
+            format!("{advised} -A FORWARD -i kiln+ -j ACCEPT && {advised} -A FORWARD -o kiln+ -j ACCEPT");
+        assert!(
+            said.contains(&format!("run `{allow}` to let them through, or install pasta (package passt)")),
+            "{said}"
+        );
+        world.sh(&allow.replace(&format!("{advised} "), &format!("{program} ")));
+        let said = world.built(folder.path(), &dockerfile, &[]);
+        assert!(!said.contains("WARN"), "{said}");
+        assert!(lines(&said).contains(&"eth0 lo ") && lines(&said).contains(&"from 203.0.113.1"), "{said}");
     }
-    let folder = folder();
-    let dockerfile =
-        format!("FROM busybox\nRUN ls /sys/class/net | tr '\\n' ' '; echo; {}\nRUN true\n", ask());
-    world.hide_pasta();
-    world.sh("iptables-nft -P FORWARD DROP");
-    let said = world.built(folder.path(), &dockerfile, &[]);
-    let warning = "RUN steps see the host's network, its loopback included: the host's firewall (chain FORWARD of table \
-                   filter) may drop the packets that it forwards";
-    assert_eq!(said.matches(warning).count(), 1, "{said}");
-    assert!(lines(&said).contains(&"lo up0 ") && lines(&said).contains(&"from 203.0.113.1"), "{said}");
-    // What the warning says helps.
-    let allow = "iptables -A FORWARD -i kiln+ -j ACCEPT && iptables -A FORWARD -o kiln+ -j ACCEPT";
-    assert!(
-        said.contains(&format!("run `{allow}` to let them through, or install pasta (package passt)")),
-        "{said}"
-    );
-    world.sh(&allow.replace("iptables", "iptables-nft"));
-    let said = world.built(folder.path(), &dockerfile, &[]);
-    assert!(!said.contains("WARN"), "{said}");
-    assert!(lines(&said).contains(&"eth0 lo ") && lines(&said).contains(&"from 203.0.113.1"), "{said}");
 }
 
 #[test]
 fn a_chain_that_leads_into_one_that_drops_is_seen() {
     let test = "network::a_chain_that_leads_into_one_that_drops_is_seen";
-    let Some(world) = World::make(test) else { return };
-    if kiln_tests::machine::cannot(test, ["program:iptables-nft"]) {
-        return;
+    for (program, advised, _) in IPTABLES {
+        if kiln_tests::machine::cannot(test, [format!("program:{program}").as_str()]) {
+            continue;
+        }
+        let Some(world) = World::make(test) else { return };
+        world.hide_pasta();
+        world.hide_stack();
+        // A comment is a condition by its form alone.
+        world.sh(&format!(
+            "{program} -N closed; {program} -A closed -m comment --comment all -j DROP; {program} -A FORWARD -j closed"
+        ));
+        let folder = folder();
+        let said = world.built(folder.path(), &format!("FROM busybox\nRUN {}\n", ask()), &[]);
+        // Behind that chain nothing is reached.
+        let allow =
+            format!("{advised} -I FORWARD -i kiln+ -j ACCEPT && {advised} -I FORWARD -o kiln+ -j ACCEPT");
+        assert!(said.contains(&allow) && lines(&said).contains(&"from 203.0.113.1"), "{said}");
+        world.sh(&allow.replace(&format!("{advised} "), &format!("{program} ")));
+        let said = world.built(folder.path(), &format!("FROM busybox\nRUN {}\n", ask()), &[]);
+        assert!(!said.contains("WARN") && lines(&said).contains(&"from 203.0.113.1"), "{said}");
     }
-    world.hide_pasta();
-    // A comment is a condition by its form alone.
-    world.sh(
-        "iptables-nft -N closed; iptables-nft -A closed -m comment --comment all -j DROP; iptables-nft -A FORWARD -j closed",
-    );
-    let folder = folder();
-    let said = world.built(folder.path(), &format!("FROM busybox\nRUN {}\n", ask()), &[]);
-    // Behind that chain nothing is reached.
-    let allow = "iptables -I FORWARD -i kiln+ -j ACCEPT && iptables -I FORWARD -o kiln+ -j ACCEPT";
-    assert!(said.contains(allow) && lines(&said).contains(&"from 203.0.113.1"), "{said}");
-    world.sh(&allow.replace("iptables", "iptables-nft"));
-    let said = world.built(folder.path(), &format!("FROM busybox\nRUN {}\n", ask()), &[]);
-    assert!(!said.contains("WARN") && lines(&said).contains(&"from 203.0.113.1"), "{said}");
 }
 
 #[test]

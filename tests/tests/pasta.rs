@@ -242,6 +242,7 @@ fn a_file_that_is_no_program_is_told_of_in_words() {
     let Some(world) = behind_a_firewall("pasta::a_file_that_is_no_program_is_told_of_in_words") else {
         return;
     };
+    world.hide_stack();
     let folder = folder();
     let (said, _) = with_program(&world, folder.path(), "\0 is no program");
     assert!(said.contains("programs/pasta\": it cannot be executed: Exec format error"), "{said}");
@@ -274,6 +275,7 @@ fn with_program(world: &World, folder: &Path, text: &str) -> (String, Duration) 
 #[test]
 fn a_program_that_fails_is_told_of_once() {
     let Some(world) = behind_a_firewall("pasta::a_program_that_fails_is_told_of_once") else { return };
+    world.hide_stack();
     let folder = folder();
     let table = [
         (
@@ -306,6 +308,7 @@ fn without_a_device_for_tunnels_the_program_is_not_tried() {
         return;
     };
     world.sh(": > /run/tun; mount --bind /run/tun /dev/net/tun");
+    world.hide_stack();
     let folder = folder();
     let (said, _) = with_script(&world, folder.path(), "echo started > /run/started; sleep 77.5");
     assert!(said.contains("/dev/net/tun: it is not the device for tunnels; "), "{said}");

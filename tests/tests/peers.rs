@@ -13,7 +13,7 @@ fn peers_read_what_kiln_pushes_and_the_other_way_round() {
     const NAME: &str = "peers::peers_read_what_kiln_pushes_and_the_other_way_round";
     const PEERS: [&str; 2] = ["skopeo", "umoci"];
     let programs = PEERS.iter().chain(&["docker-registry", "python3"]).map(|name| format!("program:{name}"));
-    let needs = ["root".to_owned(), "busybox".to_owned()];
+    let needs = ["root: the other tools unpack as root".to_owned(), "busybox".to_owned()];
     if let Some(reason) = needs.into_iter().chain(programs).find_map(|need| machine::lacks(&need)) {
         machine::skip(NAME, &reason);
         return;

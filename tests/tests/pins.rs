@@ -19,7 +19,7 @@ use serde_json::Value;
 fn cannot(test: &str) -> bool {
     machine::cannot(
         &format!("pins::{test}"),
-        ["root", "busybox", "program:docker-registry", "program:skopeo"],
+        ["steps", "busybox", "program:docker-registry", "program:skopeo"],
     )
 }
 

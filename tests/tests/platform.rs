@@ -27,7 +27,7 @@ impl Place {
     fn new(test: &str, dockerfile: &str) -> Option<Place> {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let lack = || -> Result<(PathBuf, PathBuf), String> {
-            machine::lacks("root").map_or(Ok(()), Err)?;
+            machine::lacks("root: it registers an emulator with the kernel").map_or(Ok(()), Err)?;
             machine::lacks("busybox").map_or(Ok(()), Err)?;
             machine::lacks("refuses:arm64").map_or(Ok(()), Err)?;
             Ok((PathBuf::from("/bin/busybox"), emulator::busybox("arm64")?))
@@ -174,7 +174,10 @@ fn nothing_stays_registered() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let test = "nothing_stays_registered";
     if machine::lacks("root").is_some() || emulator::runs("riscv64") {
-        return machine::skip(test, "not root, or programs for riscv64 run here");
+        return machine::skip(
+            test,
+            "needs root: it registers an emulator with the kernel; and one that is none yet",
+        );
     }
     match Emulator::register("riscv64", "F") {
         Ok(emulator) => {

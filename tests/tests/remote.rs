@@ -263,7 +263,7 @@ impl Ssh {
 #[test]
 fn a_repository_over_ssh() {
     const NAME: &str = "a_repository_over_ssh";
-    for need in ["root", "program:git", "program:sshd", "program:ssh-agent"] {
+    for need in ["root: sshd lets nobody in otherwise", "program:git", "program:sshd", "program:ssh-agent"] {
         if let Some(reason) = machine::lacks(need) {
             return machine::skip(NAME, &reason);
         }

@@ -18,7 +18,7 @@ fn cannot(test: &str, programs: &[&str]) -> bool {
     let programs: Vec<String> = programs.iter().map(|program| format!("program:{program}")).collect();
     machine::cannot(
         &format!("rollback::{test}"),
-        ["root", "busybox"].into_iter().chain(programs.iter().map(String::as_str)),
+        ["steps", "busybox"].into_iter().chain(programs.iter().map(String::as_str)),
     )
 }
 

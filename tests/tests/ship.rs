@@ -14,7 +14,7 @@ const HTPASSWD: &str = "ada:$2y$05$abcdefghijklmnopqrstuuoXuKqgZXLiJqzfmMXDDhSFP
 /// Says why a test cannot run here, and whether.
 fn cannot(test: &str, programs: &[&str]) -> bool {
     let programs: Vec<String> = programs.iter().map(|program| format!("program:{program}")).collect();
-    machine::cannot(test, ["root", "busybox"].into_iter().chain(programs.iter().map(String::as_str)))
+    machine::cannot(test, ["steps", "busybox"].into_iter().chain(programs.iter().map(String::as_str)))
 }
 
 /// A folder with a context, state folders, and a home without logins.

@@ -88,7 +88,8 @@ impl Failure {
             Kind::Engine(error) => view.engine(error),
             Kind::Lacks(lack) => {
                 let fix = lack.fix().map(|fix| format!("`{fix}`; `kiln info` shows what else there is"));
-                view.message("sandbox-mode", &lack.to_string(), None, fix.as_deref())
+                let code = if matches!(lack, Lack::Unfit { .. }) { "state-folder" } else { "sandbox-mode" };
+                view.message(code, &lack.to_string(), None, fix.as_deref())
             }
         }
     }

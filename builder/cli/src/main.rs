@@ -31,6 +31,7 @@ use crate::{
 };
 
 fn main() -> ExitCode {
+    sandbox::share_memory_of_threads();
     exhausted::is_told();
     let arguments = Arguments::read();
     let mut source = Source::default();

@@ -8,7 +8,7 @@ use sandbox::{
     userns::{self, Asked, Entered, IdsOnDisk, Note},
 };
 
-use crate::{command, failure::Failure, machine};
+use crate::{failure::Failure, machine};
 
 /// Where a command works.
 #[derive(Clone, Debug)]
@@ -49,9 +49,15 @@ impl Place {
 
     /// The place of a command that does not build.
     pub fn of(root: Option<PathBuf>, wish: Wish, needs_layers: bool) -> Result<Place, Failure> {
-        let root = command::state_folder(root)?;
+        let root = state_folder(root)?;
         if needs_layers { Place::enter(root, wish) } else { Place::of_documents(root, wish) }
     }
+}
+
+/// Where the state folder is.
+pub fn state_folder(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let root = named.unwrap_or_else(machine::default_root);
+    std::path::absolute(&root).map_err(|error| Failure::usage(format!("--root {}: {error}", root.display())))
 }
 
 fn ids_on_disk(id_map: &IdMap) -> IdsOnDisk {

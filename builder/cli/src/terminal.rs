@@ -125,7 +125,11 @@ fn heed_signals(container: &Container, on_signal: OnSignal) -> Result<(), Failur
                 // A command that has ended cannot be signalled, and need not be.
                 let _ended = match on_signal {
                     OnSignal::Forward => handle.signal(kind.as_raw_value()),
-                    OnSignal::Kill => handle.kill(),
+                    OnSignal::Kill => {
+                        // Nothing that still has to end, such as output that nobody takes, is to keep it raw.
+                        restore();
+                        handle.kill()
+                    }
                 };
             }
         });

@@ -263,6 +263,8 @@ impl Engine {
             exported: OnceLock::new(),
             planned: Planned::default(),
             encoding: Encoding::new(),
+            writing: Arc::default(),
+            unwritten: Mutex::default(),
             said: Mutex::new(BTreeSet::new()),
             witness: None,
             scenes: None,

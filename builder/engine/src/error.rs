@@ -103,12 +103,14 @@ pub enum Cause {
         last_lines: Vec<String>,
     },
     /// A process did not succeed, and the disk that it wrote to is full.
-    #[error("{}, and the disk of {} is full: {} are free", exit_text(command, Some(*code), None), folder.display(), with_unit(*free_bytes))]
+    #[error("{}, and the disk of {} is full: {} are free", exit_text(command, *code, *signal), folder.display(), with_unit(*free_bytes))]
     DiskFull {
         /// As of [`Cause::Exit`].
         command: String,
-        /// Its exit code.
-        code: u8,
+        /// Its exit code; none where a signal ended it.
+        code: Option<u8>,
+        /// The signal: what is written to a mapped file cannot fail in another way.
+        signal: Option<i32>,
         /// The state folder.
         folder: PathBuf,
         /// What is left.

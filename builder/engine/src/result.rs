@@ -8,7 +8,7 @@ use store::ResultLayer;
 use tree::Stack;
 
 use crate::{
-    effect::context::{Context, Hashes},
+    effect::context::{Context, Known},
     error::Cause,
 };
 
@@ -60,7 +60,7 @@ pub(crate) struct Mounted {
     /// Whether others may write to the folders, as to a context.
     pub(crate) watched: bool,
     /// The remembered digests of a context's files.
-    pub(crate) hashes: Option<Arc<Hashes>>,
+    pub(crate) known: Option<Arc<Known>>,
 }
 
 impl Mounted {
@@ -82,8 +82,8 @@ impl Mounted {
             let opened =
                 if self.watched { SourceFolder::watched(folder) } else { SourceFolder::stored(folder) };
             let opened = opened.map_err(Cause::io("open", folder))?;
-            Ok(match &self.hashes {
-                Some(hashes) => opened.knowing(hashes.clone()),
+            Ok(match &self.known {
+                Some(known) => opened.knowing(known.clone()),
                 None => opened,
             })
         };

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use tree::{Kind, Layer, LayerPath, Node, Stack};
+use tree::{Kind, Layer, LayerPath, Node, Stack, Xattrs};
 
 use crate::{
     beneath,
@@ -157,7 +157,7 @@ fn same_folder(before: &Node, now: &Node) -> bool {
 }
 
 fn same_file(before: &Node, now: &Node) -> bool {
-    let plain = |node: &Node| Node { hardlink: None, xattrs: BTreeMap::new(), ..node.clone() };
+    let plain = |node: &Node| Node { hardlink: None, xattrs: Xattrs::default(), ..node.clone() };
     plain(before) == plain(now) && capability(before) == capability(now)
 }
 

@@ -32,18 +32,18 @@ pub use remove::remove_tree;
 pub use times::set_times;
 
 use crate::{
-    apply::Ownership,
     beneath,
-    copy::{ContentSource, Plan},
+    copy::{ContentSource, CopiedFolder, Plan, PlannedContents},
     overlay::OverlayXattrs,
-    scan::{HashCache, StatKey},
+    ownership::Ownership,
+    scan::{KnownFiles, StatKey},
 };
 
 /// A folder from which files are copied: a layer's, or a context's.
 pub struct SourceFolder {
     root: OwnedFd,
     verify: bool,
-    hashes: Option<Arc<dyn HashCache + Send>>,
+    known: Option<Arc<dyn KnownFiles + Send>>,
     /// The folders that files were opened in lately, with their paths: siblings are read one after the other.
     recent: Mutex<VecDeque<(LayerPath, Arc<OwnedFd>)>>,
 }
@@ -77,12 +77,12 @@ impl SourceFolder {
 
     /// The same folder, of whose files some digests are known: what is read of a file is not hashed where it has the key
     /// that the right digest was remembered by, after it was read.
-    pub fn knowing(self, hashes: Arc<dyn HashCache + Send>) -> SourceFolder {
-        SourceFolder { hashes: Some(hashes), ..self }
+    pub fn knowing(self, known: Arc<dyn KnownFiles + Send>) -> SourceFolder {
+        SourceFolder { known: Some(known), ..self }
     }
 
     fn of(folder: &Path, verify: bool) -> io::Result<SourceFolder> {
-        Ok(SourceFolder { root: open_root(folder)?, verify, hashes: None, recent: Mutex::default() })
+        Ok(SourceFolder { root: open_root(folder)?, verify, known: None, recent: Mutex::default() })
     }
 
     /// Opens a file to read it, no link on the way to it followed. NONBLOCK: a pipe that took its place must not make us
@@ -115,9 +115,9 @@ impl SourceFolder {
 
     /// What an open file is known by, if that says that it has this digest.
     fn key(&self, file: &impl AsFd, digest: &Digest) -> Option<StatKey> {
-        let hashes = self.hashes.as_ref()?;
+        let known = self.known.as_ref()?;
         let key = StatKey::of_file(file).ok()?;
-        (hashes.get(&key)? == *digest).then_some(key)
+        known.is(&key, digest).then_some(key)
     }
 }
 
@@ -255,11 +255,8 @@ pub fn export_local(
 ///
 /// Its contents are those of input 0, layer 0.
 pub fn replant(layer: &Layer) -> Plan {
-    let files = layer
-        .entries
-        .iter()
-        .filter(|(_, node)| matches!(node.kind, Kind::File { .. }) && node.hardlink.is_none());
-    let contents =
-        files.map(|(path, _)| (path.clone(), ContentSource::File { input: 0, layer: 0, path: path.clone() }));
-    Plan { layer: layer.clone(), contents: contents.collect() }
+    let mut contents = PlannedContents::default();
+    let folder = CopiedFolder { input: 0, layer: 0, path: LayerPath::root() };
+    contents.insert_folder(LayerPath::root(), folder);
+    Plan { layer: layer.clone(), contents }
 }

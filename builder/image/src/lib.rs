@@ -22,6 +22,7 @@ mod inode;
 pub mod layer_tar;
 pub mod layout;
 pub mod overlay;
+mod ownership;
 mod pipe;
 pub mod scan;
 pub mod seekable;

@@ -13,7 +13,8 @@ mod reach;
 mod stamp;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
     io,
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -28,14 +29,14 @@ use rustix::{
     },
     io::Errno,
 };
-use tree::{BadPath, Kind, Layer, LayerPath, Mtime, Node};
+use tree::{BadPath, Entries, Kind, Layer, LayerPath, Mtime, Node};
 
 use crate::{
     attributes::Attributes,
     beneath,
     overlay::{OverlayXattrs, is_overlay_xattr},
 };
-pub use hash::{HashCache, NoHashCache, StatKey};
+pub use hash::{HashCache, KnownFiles, NoHashCache, StatKey};
 pub use reach::Reach;
 pub use stamp::{Seen, SeenKind, StampOptions, stamp_at};
 
@@ -163,16 +164,30 @@ fn above_others(folders: Vec<Found>, found: &[Vec<Found>]) -> Vec<Found> {
     kept
 }
 
-/// Puts what the folders held together, and finds which names are of one inode.
+/// Puts what the folders held together, and finds which names are of one inode. Each list is in order.
+///
+/// They are merged, and each is given back when it was taken: to sort them all as one would take as much again.
 fn assemble(found: Vec<Vec<Found>>) -> Layer {
     let mut groups: BTreeMap<(u64, u64), Vec<LayerPath>> = BTreeMap::new();
-    for one in found.iter().flatten() {
-        if let Some(inode) = one.inode {
-            groups.entry(inode).or_default().push(one.path.clone());
+    let mut lists: Vec<_> = found.into_iter().map(|list| list.into_iter().peekable()).collect();
+    let firsts = lists.iter_mut().enumerate();
+    let firsts = firsts.filter_map(|(at, list)| Some(Reverse((list.peek()?.path.clone(), at))));
+    let mut next: BinaryHeap<Reverse<(LayerPath, usize)>> = firsts.collect();
+    let mut entries = Entries::new();
+    while let Some(Reverse((_, at))) = next.pop() {
+        let before = next.peek().map(|Reverse((path, _))| path);
+        while let Some(one) = lists[at].next_if(|one| before.is_none_or(|before| one.path < *before)) {
+            if let Some(inode) = one.inode {
+                groups.entry(inode).or_default().push(one.path.clone());
+            }
+            entries.insert(one.path, one.node);
+        }
+        match lists[at].peek() {
+            Some(one) => next.push(Reverse((one.path.clone(), at))),
+            None => lists[at] = Vec::new().into_iter().peekable(),
         }
     }
-    let entries = found.into_iter().flatten().map(|one| (one.path, one.node));
-    let mut layer = Layer { entries: entries.collect() };
+    let mut layer = Layer { entries };
     layer.link(groups.into_values());
     layer
 }
@@ -183,6 +198,9 @@ struct Found {
     /// Device and inode, where there are more names.
     inode: Option<(u64, u64)>,
 }
+
+/// So many names of a folder are looked at together: what `statx` says of one is longer than what is kept of it.
+const AT_ONCE: usize = 4096;
 
 /// Extended attributes by name.
 type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -226,9 +244,24 @@ impl Scanner<'_> {
     /// What a folder holds.
     fn folder(&self, path: &LayerPath) -> Result<Held, ScanError> {
         let folder = beneath::open_folder(self.root, path).map_err(failed("open", path))?;
-        let mut folders: Vec<(Found, Visit)> = Vec::new();
+        let mut held = Held { others: Vec::new(), folders: Vec::new() };
+        let mut names = names(&folder, path)?.into_iter();
+        while names.len() > 0 {
+            self.some(&folder, path, names.by_ref().take(AT_ONCE), &mut held)?;
+        }
+        Ok(held)
+    }
+
+    /// Adds some of the names in a folder to what it holds.
+    fn some(
+        &self,
+        folder: &OwnedFd,
+        path: &LayerPath,
+        names: impl Iterator<Item = (Vec<u8>, FileType)>,
+        held: &mut Held,
+    ) -> Result<(), ScanError> {
         let mut others: Vec<(LayerPath, Statx)> = Vec::new();
-        for (name, kind) in names(&folder, path)? {
+        for (name, kind) in names {
             let below = child(path, name)?;
             // Spares the call for what is skipped.
             let mut is_folder = kind == FileType::Directory;
@@ -239,7 +272,7 @@ impl Scanner<'_> {
                     continue;
                 }
             }
-            let stat = stat(&folder, below.name(), &below)?;
+            let stat = stat(folder, below.name(), &below)?;
             let now = FileType::from_raw_mode(stat.stx_mode.into());
             if kind != now {
                 is_folder = now == FileType::Directory;
@@ -248,14 +281,15 @@ impl Scanner<'_> {
             match (visit, is_folder) {
                 (Visit::Skip, _) | (Visit::Descend, false) => {}
                 (Visit::Take | Visit::Descend, true) => {
-                    let node = self.node(&folder, below.name(), &below, &stat)?;
-                    folders.extend(node.map(|node| (Found { path: below, node, inode: None }, visit)));
+                    let node = self.node(folder, below.name(), &below, &stat)?;
+                    let found = node.map(|node| (Found { path: below, node, inode: None }, visit));
+                    held.folders.extend(found);
                 }
                 (Visit::Take, false) => others.push((below, stat)),
             }
         }
         let each = others.par_iter().with_min_len(16).map(|(below, stat)| {
-            let node = self.node(&folder, below.name(), below, stat)?;
+            let node = self.node(folder, below.name(), below, stat)?;
             let inode = (stat.stx_nlink > 1).then(|| (device(stat), stat.stx_ino));
             Ok(node.map(|node| {
                 // Overlayfs makes all whiteouts names of one device, which means nothing.
@@ -264,7 +298,8 @@ impl Scanner<'_> {
             }))
         });
         let others = each.collect::<Result<Vec<Option<Found>>, ScanError>>()?;
-        Ok(Held { others: others.into_iter().flatten().collect(), folders })
+        held.others.extend(others.into_iter().flatten());
+        Ok(())
     }
 
     /// What one name is; none for what the purpose leaves out.
@@ -321,7 +356,15 @@ impl Scanner<'_> {
         if let Kind::Directory { opaque } = &mut kind {
             *opaque = is_opaque;
         }
-        Ok(Some(Node { kind, mode, uid: stat.stx_uid, gid: stat.stx_gid, mtime, xattrs, hardlink: None }))
+        Ok(Some(Node {
+            kind,
+            mode,
+            uid: stat.stx_uid,
+            gid: stat.stx_gid,
+            mtime,
+            xattrs: xattrs.into(),
+            hardlink: None,
+        }))
     }
 
     /// The attributes of a snapshot's path that belong to an image, and whether overlayfs calls the folder

@@ -29,15 +29,15 @@ use rustix::{
 use tree::{Kind, Layer, LayerPath, Stack};
 
 use crate::{
-    apply::Ownership,
     beneath,
     copy::{ContentSource, Plan},
     folder::{FolderError, Form, SourceFolder, open_root, replant, write_plan},
     inode::times,
     overlay::OverlayXattrs,
+    ownership::Ownership,
 };
 pub use changes::changes;
-pub use stamps::{Stamps, walk};
+pub use stamps::{Stamps, last_change, walk};
 
 /// So many files are read before the clock has gone on.
 const MANY: usize = 200;

@@ -43,6 +43,11 @@ impl Owners for Like {
     fn of(&self, path: &[u8]) -> Option<Below> {
         self.0.get(path).copied()
     }
+
+    fn foreign(&self) -> Option<Vec<(Vec<u8>, Below)>> {
+        let is_foreign = |(_, below): &(&Vec<u8>, &Below)| below.owner != Owner::ROOT;
+        Some(self.0.iter().filter(is_foreign).map(|(path, below)| (path.clone(), *below)).collect())
+    }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

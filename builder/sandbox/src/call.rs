@@ -231,6 +231,8 @@ pub enum Call {
     InstallListener {
         /// What it is asked.
         filter: Filter,
+        /// Whether the step does without where another program listens already, for of a process one alone can.
+        optional: bool,
     },
     /// `setresgid`, then `setresuid`.
     SetIds {

@@ -68,4 +68,5 @@ pub use secret::SecretBytes;
 pub use spec::{Mount, MountKind, Network, Resource, ResourceLimit, Rootfs, Spec, User, Writable};
 pub use start::{start, start_on, start_plan};
 pub use stdio::{Stdio, WindowSize};
+pub use sys::share_memory_of_threads;
 pub use zygote::Zygote;

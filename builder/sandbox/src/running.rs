@@ -15,7 +15,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use crate::board::{Board, CREATED, Finished, LEFT, WARNED};
 use crate::child::END;
 use crate::sys::{self, SharedBoard};
-use crate::{Call, Error, WindowSize};
+use crate::{Call, Error, Resource, ResourceLimit, WindowSize};
 
 /// A running step. Dropped, it is killed with all its processes.
 pub struct Running {
@@ -227,10 +227,7 @@ impl Running {
         let warning = |(index, call): (usize, &Call)| {
             match call {
             _ if !self.board.has_remark(index, WARNED) => None,
-            Call::Limit(limit) => Some(format!(
-                "the limit {} could not be raised as asked (no CAP_SYS_RESOURCE); the step has the highest one allowed",
-                limit.resource.name()
-            )),
+            Call::Limit(limit) => Some(refused(limit, highest_of_files())),
             Call::SetHostName { .. } => Some(
                 "the host name in steps is this container's: its filter of system calls refuses to set one (sethostname)"
                     .to_owned(),
@@ -316,6 +313,33 @@ impl Handle {
     }
 }
 
+/// How many files any process here may be allowed to have open.
+fn highest_of_files() -> Option<u64> {
+    std::fs::read_to_string("/proc/sys/fs/nr_open").ok()?.trim().parse().ok()
+}
+
+/// Why a step has not the limit that it was to have. Above a number of the kernel's nobody may allow files, whatever capabilities it has.
+fn refused(limit: &ResourceLimit, highest_of_files: Option<u64>) -> String {
+    let name = limit.resource.name();
+    let above =
+        highest_of_files.filter(|highest| limit.resource == Resource::Nofile && limit.hard > *highest);
+    let Some(highest) = above else {
+        return format!(
+            "the limit {name} could not be raised as asked (no CAP_SYS_RESOURCE); the step has the highest one allowed"
+        );
+    };
+    let asked = if limit.hard == u64::MAX { "unlimited".to_owned() } else { limit.hard.to_string() };
+    // The kernel takes no more than fits into an int, in whole blocks of a table.
+    let help = if limit.hard < 1 << 30 {
+        format!("`sudo sysctl -w fs.nr_open={}` allows it", limit.hard.next_multiple_of(64))
+    } else {
+        format!("--ulimit {name}={highest} can be had")
+    };
+    format!(
+        "the limit {name} could not be raised to {asked}, which is above fs.nr_open ({highest}); the step has as high a one as Kiln; {help}"
+    )
+}
+
 /// Reads what `wait4(2)` gave.
 fn status(wait_status: i32) -> Status {
     if libc::WIFSIGNALED(wait_status) {
@@ -328,6 +352,23 @@ fn status(wait_status: i32) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_is_told_why_a_limit_could_not_be_raised() {
+        let said = |resource, hard, highest| refused(&ResourceLimit { resource, soft: 1, hard }, highest);
+        let powerless = |text: String| text.contains("no CAP_SYS_RESOURCE");
+        assert!(powerless(said(Resource::Nproc, 5000, Some(1000))));
+        assert!(powerless(said(Resource::Nofile, 1000, Some(1000))));
+        assert!(powerless(said(Resource::Nofile, 1001, None)));
+        let above = said(Resource::Nofile, 1001, Some(1000));
+        assert!(above.contains("to 1001, which is above fs.nr_open (1000)"), "{above}");
+        assert!(above.contains("`sudo sysctl -w fs.nr_open=1024`"), "{above}");
+        let endless = said(Resource::Nofile, u64::MAX, Some(1000));
+        assert!(
+            endless.contains("to unlimited") && endless.ends_with("--ulimit nofile=1000 can be had"),
+            "{endless}"
+        );
+    }
 
     #[test]
     fn statuses_are_read() {

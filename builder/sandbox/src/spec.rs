@@ -9,8 +9,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::emulate::Emulation;
-use crate::{CapabilitySet, Membership, Mode, SecretBytes};
+use crate::emulate::{Emulated, Emulation};
+use crate::{CapabilitySet, Ids, Membership, Mode, SecretBytes};
 
 /// One process and the root file system it sees.
 ///
@@ -60,13 +60,23 @@ pub struct Spec {
     pub limits: Vec<ResourceLimit>,
     /// Control groups that it runs in, as [`Group::memberships`](crate::Group::memberships) has them. They outlive it.
     pub groups: Vec<Membership>,
-    /// How owners are emulated, in a step that has one id.
+    /// How owners are emulated, in a step that has one id; where it has sub-ids, how devices are.
     pub emulation: Option<Emulation>,
 }
 
 impl Spec {
     /// 64 MiB, as Docker and BuildKit have it.
     pub const DEFAULT_SHM_SIZE_BYTES: u64 = 64 << 20;
+
+    /// What is emulated.
+    pub(crate) fn emulates(&self) -> Option<Emulated> {
+        self.emulation.as_ref()?;
+        match self.mode.ids {
+            // Who asks for no filter has none.
+            Ids::Mapped => self.filter_calls.then_some(Emulated::Devices),
+            Ids::Host | Ids::Single => Some(Emulated::Owners),
+        }
+    }
 
     /// The program's search path if the environment has none (Docker's default for Linux).
     pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -18,6 +18,7 @@ use crate::board::Board;
 use crate::call::{Call, MountPoint, OverlayCall, Source};
 use crate::child::{Child, EXISTS, LINKS, SOURCE, STARTED, UPPER, WORK, ranges_between};
 use crate::devices::{DeviceFilter, forbid_in};
+use crate::emulate::Emulated;
 use crate::fault::{Fault, Syscall};
 use crate::forget::Confided;
 use crate::plan::names_in;
@@ -139,6 +140,9 @@ fn start_calls(
             (Ok([listener, root]), Answers::Owners(opening)) => {
                 running.set_supervisor(opening.answer(listener, root, candidates(&calls))?);
             }
+            (Ok([listener, root]), Answers::Devices(opening)) => {
+                running.set_supervisor(opening.answer(listener, root)?);
+            }
             (Ok([listener, root]), Answers::Proc(opening)) => {
                 running.set_supervisor(opening.answer(listener, root)?);
             }
@@ -168,7 +172,8 @@ fn start_calls(
 
 /// Who answers the calls of a step's that the kernel asks about.
 enum Answers {
-    Owners(emulate::Opening),
+    Owners(Box<emulate::Opening>),
+    Devices(emulate::devices::Opening),
     Proc(procfs::Opening),
 }
 
@@ -177,7 +182,13 @@ impl Answers {
         match spec.mode.isolation {
             Isolation::Chroot if procfs::serves(spec) => Ok(procfs::Opening::of(spec)?.map(Answers::Proc)),
             Isolation::Chroot => Ok(None),
-            Isolation::Namespaces => Ok(emulate::Opening::of(spec)?.map(Answers::Owners)),
+            Isolation::Namespaces => match spec.emulates() {
+                Some(Emulated::Devices) => Ok(emulate::devices::Opening::of(spec)?.map(Answers::Devices)),
+                Some(Emulated::Owners) => {
+                    Ok(emulate::Opening::of(spec)?.map(|opening| Answers::Owners(Box::new(opening))))
+                }
+                None => Ok(None),
+            },
         }
     }
 }

@@ -5,8 +5,10 @@
 //! (`setresuid` signals every thread, `sigprocmask` hides two signals, `fork` runs handlers), the
 //! call is made directly.
 
+mod arena;
 mod board;
 pub(crate) mod notify;
+mod packet;
 mod pages;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_void};
@@ -20,7 +22,9 @@ use rustix::io::Errno;
 use crate::Instruction;
 use crate::board::Finished;
 
+pub use arena::share_memory_of_threads;
 pub(crate) use board::SharedBoard;
+pub(crate) use packet::packet_socket;
 pub(crate) use pages::Pages;
 
 /// What `clone_process` returns, twice.
@@ -523,6 +527,21 @@ pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
     // SAFETY: the kernel reads one `ifreq` from the pointer.
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into()).map(drop)
+}
+
+/// `getsockopt`: fills `value`, which says what is asked where the option wants that.
+pub(crate) fn get_option(
+    socket: BorrowedFd<'_>,
+    level: c_int,
+    name: c_int,
+    value: &mut [u8],
+) -> Result<(), Errno> {
+    let mut length = libc::socklen_t::try_from(value.len()).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the kernel reads and writes `length` bytes at most, which `value` has.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut length)
+    };
+    check(result.into()).map(drop)
 }
 
 /// `unshare(CLONE_NEWNET)`: moves this thread into a new network namespace.

@@ -297,7 +297,7 @@ variants!(Call {
     40 AdoptOrphans;
     41 ChangeRoot { path };
     42 DieWithParent;
-    43 InstallListener { filter };
+    43 InstallListener { filter, optional };
     44 KernelFiles { kind, readonly, keep };
 });
 

@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use sandbox::{Error, MountKind, SecretBytes, Status, Stdio, User, WindowSize, Zygote};
+use sandbox::{Error, Mode, MountKind, SecretBytes, Status, Stdio, User, WindowSize, Zygote};
 
 use crate::support::{Step, text};
 
@@ -33,7 +33,7 @@ type Test = fn(&Arc<Zygote>, &mut Step);
 fn main() {
     let zygote = Zygote::fork().expect("there can be one more process").expect("there is one thread");
     let zygote = Arc::new(zygote);
-    let Some(mut step) = Step::new() else { return };
+    let Some(mut step) = Step::but_in(&[Mode::SINGLE], "files get other owners") else { return };
     step.zygote = Some(zygote.clone());
     if let Some(told) = std::env::var_os(HELPER) {
         step.script(&format!("sleep {SLEEP} & sleep {SLEEP}"));

@@ -8,7 +8,9 @@
 //! is older, by more than a grain, than the moment this cache was loaded, which is before any of the files was read.
 
 use std::{
-    fmt, fs, io,
+    fmt, fs,
+    hash::{BuildHasher, RandomState},
+    io,
     path::PathBuf,
     sync::{
         Mutex, PoisonError,
@@ -152,15 +154,23 @@ impl HashCache {
         }
     }
 
-    /// Writes what is new, together with what was asked for; what was not asked for stays up to as many entries again.
-    /// Writes nothing when nothing is new. Whether it was: what is new is found by who loads the file again.
+    /// Writes what is new, if there is a lease to do it in, together with what was asked for; what was not asked for stays up
+    /// to as many entries again. Writes nothing when nothing is new. Of what is remembered then, what tells a file that did not
+    /// change.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn save(&self, lease: &Lease) -> Result<bool> {
+    pub fn into_known(self, lease: Option<&Lease>) -> Result<KnownFiles> {
+        let merged = lease.map(|lease| self.save(lease)).transpose()?.flatten();
+        let (file, start) = merged.unwrap_or((self.old, 0));
+        Ok(KnownFiles::of(&file[start..]))
+    }
+
+    /// Writes what is new, and gives the file that was written, with where its entries begin.
+    fn save(&self, lease: &Lease) -> Result<Option<(Vec<u8>, usize)>> {
         let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
         if new.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         new.sort_unstable();
         new.dedup_by(|a, b| a[..INODE] == b[..INODE]);
@@ -170,11 +180,11 @@ impl HashCache {
         // One buffer: of a million files it is large enough.
         let mut file = [&head[..], &[0; 32]].concat();
         self.merge(&new, &mut file);
+        *new = Vec::new();
         let (digest, entries) = file[head.len()..].split_at_mut(32);
         digest.copy_from_slice(Digest::of(entries).raw());
         lease.write_whole(&self.path, &file)?;
-        *new = Vec::new();
-        Ok(true)
+        Ok(Some((file, head.len() + 32)))
     }
 
     /// Appends the new entries and the old ones that stay, in order; of one device and inode the new one.
@@ -222,6 +232,38 @@ impl HashCache {
             }
         }
         None
+    }
+}
+
+/// The files of a context whose digests are known, so that one that has not changed since is told: a fifth of what it takes to
+/// know the digests.
+#[derive(Debug)]
+pub struct KnownFiles {
+    /// Nobody who has files made knows what a mark of this process will be, so nobody can make two with the same one.
+    marking: RandomState,
+    /// Inodes, sorted, each with the mark of its key and its digest.
+    marks: Vec<(u64, u64)>,
+}
+
+impl KnownFiles {
+    fn of(entries: &[u8]) -> KnownFiles {
+        let marking = RandomState::new();
+        let mark = |entry: &[u8]| {
+            let inode = entry[8..INODE].first_chunk().map_or(0, |inode| u64::from_be_bytes(*inode));
+            (inode, marking.hash_one(entry))
+        };
+        let mut marks: Vec<(u64, u64)> = entries.chunks_exact(ENTRY).map(mark).collect();
+        // They are, where all are on one device.
+        marks.sort_unstable();
+        KnownFiles { marking, marks }
+    }
+
+    /// Whether a file with this key is known to have this digest.
+    pub fn is(&self, key: &StatKey, digest: &Digest) -> bool {
+        let mut entry = [0; ENTRY];
+        entry[..KEY].copy_from_slice(&key.bytes());
+        entry[KEY..].copy_from_slice(digest.raw());
+        self.marks.binary_search(&(key.inode, self.marking.hash_one(&entry[..]))).is_ok()
     }
 }
 

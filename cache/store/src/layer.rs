@@ -4,12 +4,13 @@
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError},
     time::{Duration, UNIX_EPOCH},
 };
 
-use oci::{Digest, Epoch};
+use oci::{Digest, Epoch, Hasher};
 use rusqlite::{OptionalExtension, params};
 use tree::{ContentDigest, Layer, LayerId};
 
@@ -147,12 +148,20 @@ impl Store {
         layer: &Layer,
         folder: Option<&'a Path>,
     ) -> Result<LayerAside<'a>> {
-        let manifest = layer.encode();
-        let id = LayerId::of_manifest(Digest::of(&manifest));
         let folder = folder.map(|folder| (folder, measure::layer_bytes(layer, folder)));
         let path = lease.new_path()?;
-        fs::write(&path, &manifest).map_err(|e| Error::io("write", &path, e))?;
-        Ok(LayerAside { id, manifest: path, manifest_bytes: manifest.len() as u64, folder })
+        let failed = |e| Error::io("write", &path, e);
+        let mut file = fs::File::create(&path).map_err(failed)?;
+        let (mut hasher, mut manifest_bytes, mut written) = (Hasher::new(), 0, Ok(()));
+        layer.encode_to(&mut |piece| {
+            hasher.update(piece);
+            manifest_bytes += piece.len() as u64;
+            if written.is_ok() {
+                written = file.write_all(piece);
+            }
+        });
+        written.map_err(failed)?;
+        Ok(LayerAside { id: LayerId::of_manifest(hasher.finish()), manifest: path, manifest_bytes, folder })
     }
 
     /// Names a layer in the lease that this build will give a folder or a blob before it is done, so that a record may name

@@ -111,6 +111,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read or the lease not be written.
     pub fn by_definition_key(&self, lease: &Lease, key: &Digest) -> Result<Option<Record>> {
+        self.unwritten().wait(|late| late.definition == *key);
         self.record_where(
             lease,
             "SELECT seq, last_used, body FROM records
@@ -124,6 +125,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read or the lease not be written.
     pub fn by_content_key(&self, lease: &Lease, key: &Digest) -> Result<Option<Record>> {
+        self.unwritten().wait(|late| late.content == Some(*key));
         self.record_where(
             lease,
             "SELECT seq, last_used, body FROM records
@@ -137,6 +139,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub fn has_op(&self, op: &Digest) -> Result<bool> {
+        self.unwritten().wait(|late| late.op == *op);
         self.ask("look up a record", |contents| {
             let mut query = contents.connection.prepare_cached(
                 "SELECT EXISTS (SELECT 1 FROM records WHERE op = ?1 AND (kept = 1 OR boot = ?2))",
@@ -151,6 +154,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub fn nearest(&self, op: &Digest, stage: &str, instruction: &str) -> Result<Option<Record>> {
+        self.unwritten().wait(|_| true);
         self.ask("look up a record", |contents| {
             let mut query = contents.connection.prepare_cached(
                 "WITH of_op AS (SELECT * FROM records WHERE op = ?1 ORDER BY seq DESC LIMIT 50),

@@ -16,6 +16,7 @@ use crate::{
     BootId, Clock, Error, IdMap, Result,
     contents::Contents,
     database::{Database, Durability, Fault},
+    finish::Unwritten,
     flock::{Together, TogetherLock},
     format,
     layout::Layout,
@@ -67,6 +68,7 @@ struct Inner {
     added: AtomicBool,
     collector: TogetherLock,
     spare_locks: Arc<Spares>,
+    unwritten: Unwritten,
 }
 
 impl Store {
@@ -92,6 +94,7 @@ impl Store {
             added: AtomicBool::default(),
             collector,
             spare_locks: Arc::default(),
+            unwritten: Unwritten::default(),
         })))
     }
 
@@ -161,6 +164,11 @@ impl Store {
     /// Lock files to take locks with.
     pub(crate) fn spare_locks(&self) -> &Arc<Spares> {
         &self.0.spare_locks
+    }
+
+    /// The records that are still to be written.
+    pub(crate) fn unwritten(&self) -> &Unwritten {
+        &self.0.unwritten
     }
 
     /// Keeps the collector out while something is found or added and then named in a lease.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use oci::Digest;
 
 use crate::{
-    BadPath, Kind, Layer, LayerPath, Mtime, Node,
+    BadPath, Entries, Kind, Layer, LayerPath, Mtime, Node, Xattrs,
     encode::{FORMAT, LINKED, OWNED, XATTRS, tag},
 };
 
@@ -87,12 +87,12 @@ impl Layer {
             return Err(BadLayer::Format { found: format });
         }
         let count = reader.varint("count")?;
-        let mut entries: Vec<(LayerPath, Node)> = Vec::new();
+        let mut entries = Entries::new();
         // The folder whose entries are being read, once it is known to be one.
         let mut folder: Option<LayerPath> = None;
         for _ in 0..count {
             let (path, node) = reader.entry()?;
-            if let Some((last, _)) = entries.last()
+            if let Some((last, _)) = entries.last_key_value()
                 && *last >= path
             {
                 return Err(BadLayer::Order { path });
@@ -103,26 +103,21 @@ impl Layer {
                 folder = parent;
             }
             check_link(&entries, &path, &node)?;
-            entries.push((path, node));
+            entries.insert(path, node);
         }
         if reader.at != bytes.len() {
             return Err(BadLayer::Field { field: "end", at: reader.at });
         }
-        Ok(Layer { entries: entries.into_iter().collect() })
+        Ok(Layer { entries })
     }
 }
 
-fn find<'a>(entries: &'a [(LayerPath, Node)], path: &[u8]) -> Option<&'a (LayerPath, Node)> {
-    let at = entries.binary_search_by(|(entry, _)| entry.as_bytes().cmp(path)).ok()?;
-    entries.get(at)
-}
-
 /// Folders above an entry may be missing, but what is there must be a folder.
-fn check_above(entries: &[(LayerPath, Node)], path: &LayerPath) -> Result<(), BadLayer> {
+fn check_above(entries: &Entries, path: &LayerPath) -> Result<(), BadLayer> {
     let bytes = path.as_bytes();
     let slashes = (0..bytes.len()).rev().filter(|at| bytes[*at] == b'/');
     // What is above the nearest one was checked with that.
-    match slashes.filter_map(|at| find(entries, &bytes[..at])).next() {
+    match slashes.filter_map(|at| entries.get_key_value(&bytes[..at])).next() {
         Some((above, node)) if !node.is_directory() => {
             Err(BadLayer::BelowFile { path: path.clone(), above: above.clone() })
         }
@@ -131,9 +126,9 @@ fn check_above(entries: &[(LayerPath, Node)], path: &LayerPath) -> Result<(), Ba
 }
 
 /// A hard link equals its first name, which is no folder.
-fn check_link(entries: &[(LayerPath, Node)], path: &LayerPath, node: &Node) -> Result<(), BadLayer> {
+fn check_link(entries: &Entries, path: &LayerPath, node: &Node) -> Result<(), BadLayer> {
     let Some(first) = &node.hardlink else { return Ok(()) };
-    let same = find(entries, first.as_bytes()).is_some_and(|(_, head)| {
+    let same = entries.get(first).is_some_and(|head| {
         head.hardlink.is_none() && !head.is_directory() && Node { hardlink: None, ..node.clone() } == *head
     });
     if same { Ok(()) } else { Err(BadLayer::Hardlink { path: path.clone(), first: first.clone() }) }
@@ -192,7 +187,7 @@ impl<'a> Reader<'a> {
         self.seconds = self.seconds.wrapping_add(step);
         let mtime = Mtime { seconds: self.seconds, nanoseconds: self.number("mtime", 999_999_999)? };
         let kind = self.kind(byte & 0x0f)?;
-        let xattrs = if byte & XATTRS != 0 { self.xattrs()? } else { BTreeMap::new() };
+        let xattrs = if byte & XATTRS != 0 { self.xattrs()?.into() } else { Xattrs::default() };
         let mut hardlink = None;
         if byte & LINKED != 0 {
             let first = self.field("hard link")?.to_vec();

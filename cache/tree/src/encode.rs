@@ -57,8 +57,13 @@ impl Layer {
     /// The one encoding of this layer, in the form that the module's documentation describes.
     pub fn encode(&self) -> Vec<u8> {
         let mut all = Vec::new();
-        layer(self, Times::Kept, &mut |bytes| all.extend_from_slice(bytes));
+        self.encode_to(&mut |bytes| all.extend_from_slice(bytes));
         all
+    }
+
+    /// The same, handed on piece by piece: nobody need hold that of a million entries.
+    pub fn encode_to(&self, take: &mut dyn FnMut(&[u8])) {
+        layer(self, Times::Kept, take);
     }
 }
 
@@ -72,7 +77,7 @@ pub(crate) fn digest(of: &Layer, times: Times) -> Digest {
     hasher.finish()
 }
 
-/// Hands the encoding to `take` piece by piece: nobody need hold that of a million entries.
+/// Hands the encoding to `take` piece by piece.
 fn layer(layer: &Layer, times: Times, take: &mut dyn FnMut(&[u8])) {
     let mut out = Vec::with_capacity(PIECE + 8 * 1024);
     out.push(if times == Times::Kept { FORMAT } else { FORMAT | 0x80 });
@@ -135,7 +140,7 @@ pub(crate) fn node(out: &mut Vec<u8>, node: &Node, seconds: Option<&mut i64>, fi
     }
     if xattrs != 0 {
         varint(out, node.xattrs.len() as u64);
-        for (name, value) in &node.xattrs {
+        for (name, value) in node.xattrs.iter() {
             bytes(out, name);
             bytes(out, value);
         }

@@ -1,7 +1,6 @@
 //! A layer's entries by path, and the layer's two names.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     ops::Bound::{Excluded, Included, Unbounded},
 };
@@ -9,7 +8,7 @@ use std::{
 use oci::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::{LayerPath, Node, encode};
+use crate::{Entries, LayerPath, Node, encode};
 
 /// The tree manifest of one layer: sorted by path bytes, because `readdir(3)` promises no order.
 ///
@@ -18,7 +17,7 @@ use crate::{LayerPath, Node, encode};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layer {
     /// The entries. The root folder, where the layer sets its mode or owner, is the empty path.
-    pub entries: BTreeMap<LayerPath, Node>,
+    pub entries: Entries,
 }
 
 /// Names a layer in the store: digest of its encoded manifest, modification times included.
@@ -100,17 +99,17 @@ impl Layer {
     }
 
     /// The entries below `folder`, without `folder` itself, sorted by path.
-    pub fn below(&self, folder: &LayerPath) -> impl Iterator<Item = (&LayerPath, &Node)> {
+    pub fn below(&self, folder: &LayerPath) -> impl Iterator<Item = (&LayerPath, &Node)> + Clone {
         if folder.is_root() {
             // Everything but the root, which sorts first.
-            return self.entries.range::<[u8], _>((Excluded(&b""[..]), Unbounded));
+            return self.entries.range((Excluded(&b""[..]), Unbounded));
         }
         let (first, end) = subtree_bounds(folder);
-        self.entries.range::<[u8], _>((Included(first.as_slice()), Excluded(end.as_slice())))
+        self.entries.range((Included(first.as_slice()), Excluded(end.as_slice())))
     }
 
     /// The entries at and below `path`, sorted by path.
-    pub fn subtree(&self, path: &LayerPath) -> impl Iterator<Item = (&LayerPath, &Node)> {
+    pub fn subtree(&self, path: &LayerPath) -> impl Iterator<Item = (&LayerPath, &Node)> + Clone {
         self.entries.get_key_value(path).into_iter().chain(self.below(path))
     }
 

@@ -12,6 +12,7 @@
 
 pub mod decode;
 pub mod encode;
+mod entries;
 pub mod glob;
 mod layer;
 mod node;
@@ -20,8 +21,10 @@ mod path;
 mod resolve;
 mod selection;
 mod stack;
+mod xattrs;
 
 pub use decode::BadLayer;
+pub use entries::{Entries, Iter};
 pub use layer::{ContentDigest, Layer, LayerId};
 pub use node::{Kind, Mtime, Node};
 pub use passwd::{Accounts, BadUser, Identity};
@@ -29,3 +32,4 @@ pub use path::{BadPath, LayerPath};
 pub use resolve::{MAX_LINKS, ResolveError, resolve};
 pub use selection::Selector;
 pub use stack::{Entry, Stack};
+pub use xattrs::Xattrs;

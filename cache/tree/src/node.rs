@@ -1,10 +1,8 @@
 //! One entry of a layer.
 
-use std::collections::BTreeMap;
-
 use oci::Digest;
 
-use crate::LayerPath;
+use crate::{LayerPath, Xattrs};
 
 /// A file's modification time: seconds and nanoseconds since 1970, the seconds negative before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,7 +70,7 @@ pub struct Node {
     /// Last modification.
     pub mtime: Mtime,
     /// Extended attributes by full name; never overlayfs's own.
-    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub xattrs: Xattrs,
     /// For all names of one inode but the first in path order: that first name, in the same layer. The
     /// other fields are those of the first name.
     pub hardlink: Option<LayerPath>,
@@ -86,7 +84,15 @@ impl Node {
 
     /// A node owned by root, with mtime 0 and nothing else.
     pub fn new(kind: Kind, mode: u32) -> Node {
-        Node { kind, mode, uid: 0, gid: 0, mtime: Mtime::default(), xattrs: BTreeMap::new(), hardlink: None }
+        Node {
+            kind,
+            mode,
+            uid: 0,
+            gid: 0,
+            mtime: Mtime::default(),
+            xattrs: Xattrs::default(),
+            hardlink: None,
+        }
     }
 
     /// A whiteout.

@@ -120,6 +120,11 @@ impl LayerPath {
         Some(LayerPath(self.0[..end].into()))
     }
 
+    /// The bytes of the folder that holds this path; none for what is in the root, and for that itself.
+    pub(crate) fn above(&self) -> &[u8] {
+        self.0.iter().rposition(|b| *b == b'/').map_or(&self.0[..0], |end| &self.0[..end])
+    }
+
     /// This path and one more part.
     ///
     /// # Panics
@@ -177,6 +182,12 @@ impl LayerPath {
 impl Borrow<[u8]> for LayerPath {
     fn borrow(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl AsRef<[u8]> for LayerPath {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
     }
 }
 

@@ -134,6 +134,23 @@ impl Stack {
         entries
     }
 
+    /// What [`Stack::walk`] gives, without a list of it: where there is one layer, which has all folders that its entries are in.
+    pub fn walk_one(&self, from: &LayerPath) -> Option<impl Iterator<Item = (&LayerPath, &Node)> + Clone> {
+        let [layer] = &self.layers[..] else { return None };
+        let mut done: Option<&[u8]> = None;
+        for (path, node) in layer.subtree(from) {
+            // Siblings have their folders in common.
+            let above = path.above();
+            let is_implied = done.replace(above) != Some(above)
+                && above.len() > from.as_bytes().len()
+                && !layer.entries.contains_key(above);
+            if is_implied || node.kind == Kind::Whiteout {
+                return None;
+            }
+        }
+        Some(layer.subtree(from))
+    }
+
     /// What the layers from `floor` up describe at and below `from`, as far as it is visible, sorted by path.
     fn described(&self, floor: usize, from: &LayerPath) -> Vec<Entry<'_>> {
         // Within one layer nothing is hidden, so that the lowest is taken whole.
@@ -250,7 +267,7 @@ fn for_each_child<'a>(
     loop {
         let until = end.as_ref().map_or(Unbounded, |end| Excluded(end.as_slice()));
         let mut jump = None;
-        for (path, node) in layer.entries.range::<[u8], _>((Included(start.as_slice()), until)) {
+        for (path, node) in layer.entries.range((Included(start.as_slice()), until)) {
             let rest = &path.as_bytes()[prefix..];
             match rest.iter().position(|b| *b == b'/') {
                 None => found(rest, Some(node)),
@@ -281,8 +298,7 @@ fn implied_above<'a>(entries: &[Entry<'a>], from: &LayerPath) -> BTreeMap<LayerP
     let mut done: Option<&[u8]> = None;
     for entry in entries {
         // Siblings have their folders in common.
-        let path = entry.path.as_bytes();
-        let above = path.iter().rposition(|byte| *byte == b'/').map_or(&path[..0], |end| &path[..end]);
+        let above = entry.path.above();
         if done.replace(above) == Some(above) {
             continue;
         }

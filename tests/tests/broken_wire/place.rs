@@ -25,7 +25,7 @@ fn settings(idle_seconds: u32) -> String {
 
 /// Says why a test cannot run here, and whether.
 pub fn cannot(test: &str) -> bool {
-    machine::cannot(test, ["root", "program:docker-registry", "program:skopeo"])
+    machine::cannot(test, ["steps", "program:docker-registry", "program:skopeo"])
 }
 
 /// A folder of a test.

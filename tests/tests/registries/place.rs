@@ -22,7 +22,9 @@ pub fn cannot(test: &str, programs: &[&str]) -> bool {
     let programs: Vec<String> = programs.iter().map(|program| format!("program:{program}")).collect();
     machine::cannot(
         &format!("registries::{test}"),
-        ["root", "busybox", "program:docker-registry"].into_iter().chain(programs.iter().map(String::as_str)),
+        ["steps", "busybox", "program:docker-registry"]
+            .into_iter()
+            .chain(programs.iter().map(String::as_str)),
     )
 }
 

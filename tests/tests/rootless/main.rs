@@ -5,6 +5,7 @@ mod commands;
 mod ends;
 mod info;
 mod place;
+mod programs;
 mod surroundings;
 
 use kiln_tests::mode::TestMode;
@@ -14,7 +15,13 @@ const MODES: [TestMode; 2] = [TestMode::Subids, TestMode::Single];
 
 /// Says why a test cannot run here, and whether.
 fn cannot(test: &str) -> bool {
-    let needs =
-        ["root", "busybox", "program:unshare", "program:setpriv", "program:newuidmap", "program:python3"];
+    let needs = [
+        "root: it becomes users, and changes the machine for them",
+        "busybox",
+        "program:unshare",
+        "program:setpriv",
+        "program:newuidmap",
+        "program:python3",
+    ];
     kiln_tests::machine::cannot(&format!("rootless::{test}"), needs)
 }

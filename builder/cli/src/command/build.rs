@@ -31,7 +31,7 @@ use crate::{
     failure::{self, Failure, Source},
     flags::{self, Call, ContextSource, OnError, Secret},
     machine::{self, Machine},
-    place::Place,
+    place::{self, Place},
     progress::{Mode, Shown, bytes},
     settings::{self, Collecting},
     signals,
@@ -73,7 +73,7 @@ pub fn ready(
     let warnings = [warnings, idle].concat();
     let (request, machine) = request(&arguments, inputs, outputs)?;
     let collecting = settings::collecting()?;
-    let root = command::state_folder(root)?;
+    let root = place::state_folder(root)?;
     Ok(Ready {
         arguments,
         root,

@@ -14,8 +14,14 @@ use sandbox::{
 };
 use serde::Serialize;
 
-use super::{images::print, state_folder};
-use crate::{arguments::Info, failure::Failure, machine, place::Place, progress::bytes};
+use super::images::print;
+use crate::{
+    arguments::Info,
+    failure::Failure,
+    machine,
+    place::{Place, state_folder},
+    progress::bytes,
+};
 
 /// What is told, in the order in which it is told.
 #[derive(Debug, Serialize)]
@@ -224,6 +230,7 @@ fn network() -> Tried<&'static str> {
         Ok(network) => Tried::is(match network.way() {
             Way::Nat => "of its own, by address translation",
             Way::Pasta => "of its own, by pasta",
+            Way::Stack => "of its own, by Kiln's own stack",
         }),
         Err(unavailable) => Tried {
             value: None,

@@ -14,8 +14,6 @@ pub mod rollback;
 pub mod run;
 pub mod shell;
 
-use std::path::PathBuf;
-
 use engine::{Engine, Settings, StepLimits};
 use sandbox::Zygote;
 
@@ -39,10 +37,4 @@ pub fn engine_with(
     let around =
         Settings { root, clock, registry, surroundings, jobs, limits, zygote, step_limits, mode, id_map };
     Ok(Engine::open(around)?)
-}
-
-/// Where the state folder is.
-pub fn state_folder(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    let root = named.unwrap_or_else(machine::default_root);
-    std::path::absolute(&root).map_err(|error| Failure::usage(format!("--root {}: {error}", root.display())))
 }

@@ -52,8 +52,8 @@ impl<'a> Driver<'a> {
     /// Makes the results of `roots`.
     ///
     /// # Errors
-    /// The first failure; what was finished by then is in the cache. [`Error::Cancelled`] when `cancel` was set: nothing
-    /// runs any more when this returns.
+    /// The first failure, of a step or of writing a record; what was finished by then is in the cache. [`Error::Cancelled`]
+    /// when `cancel` was set. Nothing runs any more when this returns.
     pub(crate) async fn make(mut self, roots: &[Id], cancel: &Cancel) -> Result<Vec<VertexResult>, Error> {
         roots.iter().for_each(|root| self.solve.want(*root));
         let mut stopping = false;
@@ -74,13 +74,17 @@ impl<'a> Driver<'a> {
                     roots.iter().for_each(|root| self.solve.release(*root));
                 }
             }
+            if !stopping {
+                self.failure = self.failure.or_else(|| self.effects.unwritten().map(Error::from));
+            }
             if self.failure.is_some() && !stopping {
                 // The first failure is the build's: what else runs is for nobody.
                 stopping = true;
                 roots.iter().for_each(|root| self.solve.release(*root));
             }
         }
-        if let Some(error) = self.failure {
+        let unwritten = self.effects.written().await;
+        if let Some(error) = self.failure.or(unwritten.map(Error::from)) {
             return Err(error);
         }
         let result = |root: &Id| match self.solve.outcome(*root) {
@@ -185,9 +189,17 @@ impl<'a> Driver<'a> {
             // From one thread to the other and back: what is handed on by tasks wakes several for each step.
             tokio::task::spawn_blocking(move || {
                 let ran = catch_unwind(AssertUnwindSafe(|| effects.run(job)));
-                // The last one to have them tidies up behind the build. Whoever hears the answer may end the program.
-                drop(effects);
-                answer(ran.unwrap_or_else(|panicked| Err(Cause::Task(said(&*panicked)))));
+                match ran.unwrap_or_else(|panicked| Err(Cause::Task(said(&*panicked)))) {
+                    Ok((result, Some(rest))) => {
+                        answer(Ok(result));
+                        rest.finish(effects);
+                    }
+                    other => {
+                        // The last one to have them tidies up behind the build. Whoever hears the answer may end the program.
+                        drop(effects);
+                        answer(other.map(|(result, _)| result));
+                    }
+                }
             });
         }
     }

@@ -190,7 +190,7 @@ fn changed(error: EncodeError, planned: &PlannedLayer) -> Cause {
         _ => return error.into(),
     };
     match planned.plan().contents.get(&path) {
-        Some(ContentSource::File { path, .. }) => FolderError::Changed { path: path.clone() }.into(),
+        Some(ContentSource::File { path, .. }) => FolderError::Changed { path }.into(),
         _ => error.into(),
     }
 }

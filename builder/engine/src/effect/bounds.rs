@@ -26,6 +26,7 @@ use crate::{
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
+const SIGBUS: i32 = 7;
 
 /// With less than this a disk is full.
 const FULL_BYTES: u64 = 1 << 20;
@@ -134,10 +135,17 @@ impl Effects {
             Status::Signaled(SIGKILL) => {
                 Cause::Killed { command, available_bytes: sandbox::available_memory(), last_lines }
             }
-            Status::Exited(code) if let Some(free_bytes) = self.free_bytes_of_full_disk() => {
+            Status::Exited(_) | Status::Signaled(SIGBUS)
+                if let Some(free_bytes) = self.free_bytes_of_full_disk() =>
+            {
+                let (code, signal) = match status {
+                    Status::Exited(code) => (Some(code), None),
+                    Status::Signaled(signal) => (None, Some(signal)),
+                };
                 Cause::DiskFull {
                     command,
                     code,
+                    signal,
                     folder: self.store.root().to_owned(),
                     free_bytes,
                     last_lines,

@@ -10,7 +10,7 @@ use store::{Ingredient, Origin, Record, ResultLayer, Took};
 use tokio::runtime::Handle;
 use tree::{Layer, LayerPath, Stack};
 
-use super::{Effects, Job};
+use super::{Effects, Job, rest::Made};
 use crate::{
     clock::Time,
     error::Cause,
@@ -118,7 +118,8 @@ impl Effects {
         bytes.unwrap_or(0).min(most)
     }
 
-    /// Keeps the layer that a step made on top of `below`, or adopts an equal one that the same operation made before.
+    /// Keeps the layer that a step made on top of `below`, or adopts an equal one that the same operation made before. The
+    /// record is still to be written.
     /// `settle` returns when nothing is mounted on the folder any more.
     pub(crate) fn keep_layer(
         &self,
@@ -128,7 +129,7 @@ impl Effects {
         folder: &Path,
         ran: &Ran,
         settle: impl FnOnce(),
-    ) -> Result<VertexResult, Cause> {
+    ) -> Result<Made, Cause> {
         let op = OpDigest::of(&job.vertex.op).digest();
         let inputs = match &job.definition {
             Some(_) => self.identify(&job.vertex, &job.inputs)?,
@@ -137,16 +138,15 @@ impl Effects {
         let origin = Origin { op, created: self.clock.now().epoch() };
         let mut result = below.to_vec();
         let many = layer.entries.len() >= MANY_ENTRIES;
-        let kept = self.store.finish_step(&self.lease, layer, folder, origin, settle, |kept| {
-            let result = below.iter().copied().chain([kept]).collect();
-            self.record_of(job, op, &inputs, result, ran)
-        })?;
+        let kept = self.store.finish_step(&self.lease, layer, folder, origin, settle)?;
+        result.push(kept);
+        let record = self.record_of(job, op, &inputs, result.clone(), ran);
+        let record = record.map(|record| self.store.late_record(&self.lease, record));
         if many && let Ok(handle) = Handle::try_current() {
             let store = self.store.clone();
             handle.spawn_blocking(move || store.write_ahead());
         }
-        result.push(kept);
-        Ok(VertexResult::layers(result))
+        Ok(Made { result: VertexResult::layers(result), record })
     }
 
     /// As [`Effects::keep_layer`], of a layer that has no folder yet: it is here once it has one, or a blob, and nobody

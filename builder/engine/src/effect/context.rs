@@ -16,7 +16,7 @@ use image::{
 use oci::Digest;
 use rustix::fs::{Dir, Mode, OFlags, ResolveFlags, open, openat2};
 use solver::key::Pick;
-use store::HashCache;
+use store::{HashCache, KnownFiles};
 use tokio::runtime::Handle;
 use tree::{Layer, LayerPath};
 
@@ -33,8 +33,8 @@ pub struct Context {
     pub(crate) folder: PathBuf,
     /// Whether others may write to the folder while it is read.
     pub(crate) watched: bool,
-    /// The remembered digests of its files.
-    pub(crate) hashes: Arc<Hashes>,
+    /// Those of its files that did not change since.
+    pub(crate) known: Arc<Known>,
     /// Whether there is no such folder, and an empty one stands for it.
     absent: bool,
     ignore: Ignore,
@@ -216,21 +216,17 @@ impl Effects {
             .map_err(|errno| Cause::io("open", &folder)(errno.into()))?;
         let visible = Visible::of(local, root.as_fd())?;
         use std::os::unix::ffi::OsStrExt;
-        let hashes =
-            || self.store.hash_cache(folder.as_os_str().as_bytes()).map(|hashes| Arc::new(Hashes(hashes)));
-        let mut known = hashes()?;
+        let hashes = Hashes(self.store.hash_cache(folder.as_os_str().as_bytes())?);
         let filter = |path: &LayerPath, is_folder: bool| visible.visit(path, is_folder);
-        let options = ScanOptions { purpose: Purpose::Context, filter: &filter, hashes: &*known };
+        let options = ScanOptions { purpose: Purpose::Context, filter: &filter, hashes: &hashes };
         let layer = scan_at(root.as_fd(), &options)?;
         let watched = archive.is_none() && !absent;
         // A folder of the build's own is gone when the build is.
-        if watched && known.0.save(&self.lease)? {
-            known = hashes()?;
-        }
+        let known = hashes.0.into_known(watched.then_some(&self.lease))?;
         Ok(Context {
             name: local.name.clone(),
             layer: Arc::new(layer),
-            hashes: known,
+            known: Arc::new(Known(known)),
             folder,
             watched,
             absent,
@@ -250,7 +246,7 @@ impl Effects {
         }
         let to = self.lease.new_folder()?;
         let from = SourceFolder::watched(&context.folder).map_err(Cause::io("open", &context.folder))?;
-        let from = from.knowing(context.hashes.clone());
+        let from = from.knowing(context.known.clone());
         write_plan(&replant(&context.layer), &[vec![from]], &to, self.upper_form())?;
         Ok(context.copy.get_or_init(|| to).clone())
     }
@@ -274,7 +270,7 @@ fn shown(name: &str) -> String {
 
 /// The store's memory of digests, as a scan asks for it.
 #[derive(Debug)]
-pub(crate) struct Hashes(HashCache);
+struct Hashes(HashCache);
 
 impl image::scan::HashCache for Hashes {
     fn get(&self, key: &StatKey) -> Option<Digest> {
@@ -283,6 +279,16 @@ impl image::scan::HashCache for Hashes {
 
     fn put(&self, key: StatKey, digest: Digest) {
         self.0.put(stored(&key), digest);
+    }
+}
+
+/// What the store has told of a context's files, for whoever reads them again.
+#[derive(Debug)]
+pub(crate) struct Known(KnownFiles);
+
+impl image::scan::KnownFiles for Known {
+    fn is(&self, key: &StatKey, digest: &Digest) -> bool {
+        self.0.is(&stored(key), digest)
     }
 }
 

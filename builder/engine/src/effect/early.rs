@@ -41,21 +41,18 @@ impl Planned {
     }
 }
 
-/// The work that is under way.
-pub(crate) struct Encoding {
+/// How much work of a kind is under way.
+#[derive(Default)]
+pub(crate) struct UnderWay {
     running: Mutex<usize>,
     ended: Condvar,
-    /// As many layers at once as there are cores; each is compressed by all of them.
-    turns: Arc<Semaphore>,
 }
 
-impl Encoding {
-    pub(crate) fn new() -> Encoding {
-        let turns = Arc::new(Semaphore::new(rayon::current_num_threads()));
-        Encoding { running: Mutex::default(), ended: Condvar::new(), turns }
-    }
+/// Work that is under way until this is dropped.
+pub(crate) struct Begun(Arc<UnderWay>);
 
-    /// Waits until nothing is under way. Not to be called by a thread of the pool that compresses.
+impl UnderWay {
+    /// Waits until there is none.
     pub(crate) fn wait(&self) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         while *running > 0 {
@@ -63,29 +60,70 @@ impl Encoding {
         }
     }
 
-    fn begin(&self) {
+    /// Whether there is any.
+    pub(crate) fn is_any(&self) -> bool {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) > 0
+    }
+
+    pub(crate) fn begin(self: &Arc<Self>) -> Begun {
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-    }
-
-    fn end(&self) {
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.ended.notify_all();
+        Begun(self.clone())
     }
 }
 
-/// Work that is under way until this is dropped.
-struct Under(Arc<Effects>);
-
-impl Under {
-    /// Archives a layer, and gives the turn back.
-    fn archive(self, layers: &[ResultLayer], at: usize, _turn: OwnedSemaphorePermit) {
-        self.0.archive(layers, at);
-    }
-}
-
-impl Drop for Under {
+impl Drop for Begun {
     fn drop(&mut self) {
-        self.0.encoding.end();
+        *self.0.running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.ended.notify_all();
+    }
+}
+
+/// The archives that are being made.
+pub(crate) struct Encoding {
+    under_way: Arc<UnderWay>,
+    /// As many layers at once as there are cores; each is compressed by all of them.
+    turns: Arc<Semaphore>,
+}
+
+impl Encoding {
+    pub(crate) fn new() -> Encoding {
+        let turns = Arc::new(Semaphore::new(rayon::current_num_threads()));
+        Encoding { under_way: Arc::default(), turns }
+    }
+
+    /// Waits until nothing is under way. Not to be called by a thread of the pool that compresses.
+    pub(crate) fn wait(&self) {
+        self.under_way.wait();
+    }
+}
+
+/// A layer of the image to be that a step has made. It is waited for until this is dropped.
+pub(crate) struct Early {
+    layers: Arc<Vec<ResultLayer>>,
+    at: usize,
+    begun: Begun,
+}
+
+impl Early {
+    /// Archives the layer: at once where it may, for to wake another thread takes as long as a small one.
+    pub(crate) fn archive(self, effects: Arc<Effects>) {
+        let turns = effects.encoding.turns.clone();
+        if let Ok(turn) = turns.clone().try_acquire_owned() {
+            return self.archive_now(effects, turn);
+        }
+        let Ok(handle) = Handle::try_current() else { return };
+        handle.spawn(async move {
+            let Ok(turn) = turns.acquire_owned().await else { return };
+            let _ended = tokio::task::spawn_blocking(move || self.archive_now(effects, turn)).await;
+        });
+    }
+
+    fn archive_now(self, effects: Arc<Effects>, turn: OwnedSemaphorePermit) {
+        effects.archive(&self.layers, self.at);
+        drop(turn);
+        // The last one to have them tidies up behind the build, which goes on, and may end, when this is not waited for.
+        drop(effects);
+        drop(self.begun);
     }
 }
 
@@ -95,26 +133,13 @@ impl Effects {
         self.exported.get().is_some_and(|exported| !exported.uses.is_read(vertex))
     }
 
-    /// Begins to archive the layer that a step has made, if it will be in the image. What fails here is tried again, and
-    /// told, when the image is put together.
-    pub(crate) fn archive_early(self: &Arc<Self>, vertex: &Digest, made: &VertexResult) {
-        let wanted = self.exported.get().is_some_and(|exported| exported.uses.is_exported(vertex));
-        let VertexResult::Layers { layers, .. } = made else { return };
-        let (Ok(handle), true, Some(at)) = (Handle::try_current(), wanted, layers.len().checked_sub(1))
-        else {
-            return;
-        };
-        self.encoding.begin();
-        let (under, layers, turns) = (Under(self.clone()), layers.clone(), self.encoding.turns.clone());
-        // At once where it may, without a task that would only ask for a thread: that wakes three of them for each step.
-        if let Ok(turn) = turns.clone().try_acquire_owned() {
-            handle.spawn_blocking(move || under.archive(&layers, at, turn));
-            return;
-        }
-        handle.spawn(async move {
-            let Ok(turn) = turns.acquire_owned().await else { return };
-            let _ended = tokio::task::spawn_blocking(move || under.archive(&layers, at, turn)).await;
-        });
+    /// The layer that a step has made, if it will be in the image. What fails of its archive is tried again, and told, when
+    /// the image is put together.
+    pub(crate) fn early(&self, vertex: &Digest, made: &VertexResult) -> Option<Early> {
+        let VertexResult::Layers { layers, .. } = made else { return None };
+        let exported = self.exported.get()?;
+        let at = layers.len().checked_sub(1).filter(|_| exported.uses.is_exported(vertex))?;
+        Some(Early { layers: layers.clone(), at, begun: self.encoding.under_way.begin() })
     }
 
     fn archive(&self, layers: &[ResultLayer], at: usize) {

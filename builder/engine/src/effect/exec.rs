@@ -11,7 +11,9 @@ use std::{
 use graph::{Exec, Security};
 use image::diff::{Owners, diff_with_owners};
 use image::folder::Form;
-use sandbox::{CapabilitySet, Group, ResourceLimit, SecretBytes, Snapshots, Spec, Stdio, User, Writable};
+use sandbox::{
+    CapabilitySet, Group, Ids, ResourceLimit, SecretBytes, Snapshots, Spec, Stdio, User, Writable,
+};
 use store::Took;
 use tree::Identity;
 
@@ -23,6 +25,7 @@ use super::{
     logs::Logs,
     mounts::Mounts,
     owners::Recorded,
+    rest::Made,
     roots::Ground,
 };
 use crate::{
@@ -50,7 +53,7 @@ pub(crate) struct Outfit {
 
 impl Effects {
     /// Runs a process on the layers of its root input, and keeps what it wrote as one more.
-    pub(crate) fn exec(&self, exec: &Exec, job: &Job) -> Result<VertexResult, Cause> {
+    pub(crate) fn exec(&self, exec: &Exec, job: &Job) -> Result<Made, Cause> {
         let started = self.clock.now();
         let Outfit { base, below, mut ground, mut spec, mounts } = self.outfit(exec, job)?;
         let (ended, took) = match self.run_spec(exec, &mut spec, (&below, &mounts), job) {
@@ -64,8 +67,10 @@ impl Effects {
         // Who may mount can have mounted a file of the layer, which is written to until that is taken apart.
         let ended = (exec.security == Security::Sandbox).then_some(ended);
         let is_copied = matches!(ground, Ground::Copied(_));
-        let recorded = Recorded::of(spec.emulation.as_ref(), &below.stack, is_copied);
-        let mapped = self.beyond_the_map(&below.stack);
+        let emulation = spec.emulation.as_ref();
+        let single = emulation.filter(|_| self.mode.ids == Ids::Single);
+        let recorded = Recorded::of(single, &below.stack, is_copied);
+        let mapped = self.beyond_the_map(&below.stack, emulation);
         let owners = recorded.as_ref().map(|owners| owners as &dyn Owners);
         let owners = owners.or(mapped.as_ref().map(|owners| owners as &dyn Owners));
         let (layer, folder) = match &mut ground {
@@ -80,11 +85,12 @@ impl Effects {
         let ran = Ran { started, took };
         // Before the folder is a layer that others mount: what was mounted on it is gone then.
         let made = is_copied.then(|| layer.id());
-        let result = self.keep_layer(job, base.as_layers(), layer, &folder, &ran, move || drop(ended))?;
-        if let (Ground::Copied(root), Some(made), Some(kept)) = (ground, made, result.as_layers().last()) {
+        let finished = self.keep_layer(job, base.as_layers(), layer, &folder, &ran, move || drop(ended))?;
+        let kept = finished.result.as_layers().last();
+        if let (Ground::Copied(root), Some(made), Some(kept)) = (ground, made, kept) {
             self.keep_root(root, made, kept)?;
         }
-        Ok(result)
+        Ok(finished)
     }
 
     /// Makes ready all that a step stands on.
@@ -108,8 +114,8 @@ impl Effects {
         // A mount over /etc hides them, as it would had they been there before it.
         list.retain(|made| !mounts.list.iter().any(|over| made.target.starts_with(&over.target)));
         list.append(&mut mounts.list);
-        let emulation = self.emulation(&below.stack, &mounts.owners);
-        if emulation.is_some()
+        let emulation = self.emulation(&below.stack, &ground, &mounts.owners)?;
+        if self.mode.ids == Ids::Single
             && exec.ulimits.iter().any(|limit| limit.name == sandbox::Resource::Rttime.name())
         {
             let message =

@@ -10,7 +10,7 @@ use image::{
 };
 use tree::{Accounts, LayerPath, Mtime, Stack};
 
-use super::{Effects, Job, archive::Unpacked, cache::Ran};
+use super::{Effects, Job, archive::Unpacked, cache::Ran, rest::Made};
 use crate::{
     error::Cause,
     result::{Mounted, VertexResult, mtime},
@@ -18,7 +18,7 @@ use crate::{
 
 impl Effects {
     /// Does the actions, and keeps what they made as one layer on top of the first action's tree.
-    pub(crate) fn file(&self, file: &FileOp, job: &Job) -> Result<VertexResult, Cause> {
+    pub(crate) fn file(&self, file: &FileOp, job: &Job) -> Result<Made, Cause> {
         let started = self.clock.now();
         let work = FileWork::new(self, file, job)?;
         let (base, plan, unpacked) = work.plan(file)?;
@@ -34,7 +34,7 @@ impl Effects {
         let ran = Ran { started, took: store::Took::default() };
         let planned = PlannedLayer::new(plan, sources);
         if self.is_for_an_archive_only(&job.digest) && planned.fits_a_tar() {
-            return self.keep_planned(job, below, planned, &ran);
+            return Ok(self.keep_planned(job, below, planned, &ran)?.into());
         }
         let upper = self.lease.new_folder()?;
         write_plan(planned.plan(), planned.inputs(), &upper, self.upper_form())?;
@@ -70,7 +70,7 @@ impl<'a> FileWork<'a> {
                     stack: effects.stack(layers)?,
                     folders: Vec::new(),
                     watched: false,
-                    hashes: None,
+                    known: None,
                 },
                 _ => effects.mounted(result)?,
             });

@@ -9,7 +9,7 @@ use std::{io::Read, path::Path};
 
 use oci::Platform;
 use rustix::io::Errno;
-use sandbox::Spec;
+use sandbox::{Ids, Spec};
 use tree::LayerPath;
 
 use super::{Effects, elf, layers::open_beneath};
@@ -232,7 +232,7 @@ impl Effects {
         }
         let found = self.program(below, spec, argv0);
         let machine = Platform::host();
-        if spec.emulation.is_some()
+        if self.mode.ids == Ids::Single
             && let Some(Program { head, path }) = &found
             && let Some(architecture) = elf::architecture(head).filter(|other| runs_too(&machine, other))
         {

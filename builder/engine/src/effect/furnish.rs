@@ -17,6 +17,7 @@
 //! away.
 
 mod kernel_files;
+mod kit;
 mod place;
 
 use std::{
@@ -41,7 +42,11 @@ use rustix::{
 use sandbox::{Isolation, Mount, MountKind, Rootfs, Spec};
 use store::CacheMount;
 
-use self::place::{Place, find};
+pub(crate) use self::kit::Kits;
+use self::{
+    kit::Lent,
+    place::{Place, find},
+};
 use super::{Effects, mounts::Mounts};
 use crate::error::Cause;
 
@@ -58,6 +63,8 @@ pub(crate) struct Furnished {
     put: Vec<Put>,
     /// What was there before them.
     aside: PathBuf,
+    /// Of what is among them and other steps may have after this one.
+    lent: Option<Lent>,
 }
 
 struct Put {
@@ -75,7 +82,7 @@ enum What {
     Way,
     /// Something to throw away.
     Ours,
-    /// A folder that is moved back to where it was: who looks at a step that failed is given it again.
+    /// A folder that is moved back to where it was, to be given to another step: to who looks at one that failed.
     Moved(PathBuf),
     /// A cache, to be given back.
     Cache(Arc<CacheMount>, PathBuf),
@@ -89,12 +96,18 @@ impl Effects {
             return Ok(None);
         }
         self.warn_once("chroot", NOT_ISOLATED);
-        let mut furnished = Furnished { put: Vec::new(), aside: self.lease.new_folder()? };
+        let is_shown = sandbox::procfs::serves(spec);
+        // Who is not shown /proc itself reads copies that are of now.
+        let lent = match is_shown {
+            true => Some(self.roots.kits.lend(|| Ok(self.lease.new_folder()?))?),
+            false => None,
+        };
+        let mut furnished = Furnished { put: Vec::new(), aside: self.lease.new_folder()?, lent };
         self.put_kernel_files(&mut furnished, root)?;
         let mut list: Vec<&Mount> = spec.mounts.iter().collect();
         // Parents first; of two at one target the later one is seen.
         list.sort_by_key(|mount| mount.target.components().count());
-        let serves = !is_in_memory(root) && sandbox::procfs::serves(spec);
+        let serves = is_shown && !is_in_memory(root);
         let mut served = Vec::new();
         for mount in list {
             let is_served = serves && matches!(mount.kind, MountKind::File { .. });
@@ -114,13 +127,19 @@ impl Effects {
                 Err(Errno::EXIST) => {}
                 made => made.map_err(failed)?,
             }
-            let folder = furnished.folder(place, 0o755).map_err(failed)?;
-            let is_usable = match name {
-                "dev" => kernel_files::fill_dev(&folder).map_err(failed)?,
-                "proc" => {
-                    kernel_files::fill_proc(&folder).map(|()| true).map_err(Cause::io("fill", &target))?
+            let is_usable = match (name, &mut furnished.lent) {
+                ("dev" | "proc", Some(_)) => furnished.lent(place, name).map_err(failed)?,
+                _ => {
+                    let folder = furnished.folder(place, 0o755).map_err(failed)?;
+                    match name {
+                        "dev" => kernel_files::fill_dev(&folder).map_err(failed)?,
+                        "proc" => {
+                            kernel_files::fill_proc(&folder).map_err(Cause::io("fill", &target))?;
+                            true
+                        }
+                        _ => true,
+                    }
                 }
-                _ => true,
             };
             if !is_usable {
                 let why = "the devices of /dev cannot be used in RUN steps: CAP_MKNOD is missing, or the file system of \
@@ -215,6 +234,9 @@ impl Furnished {
             }
         }
         first?;
+        if let Some(lent) = self.lent.take() {
+            lent.give_back()?;
+        }
         remove_tree(&self.aside).map_err(Cause::io("remove", &self.aside))
     }
 
@@ -266,6 +288,16 @@ impl Furnished {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             openat(parent, name, flags, Mode::empty())
         })
+    }
+
+    /// A part of what is lent. Says whether its devices can be used.
+    fn lent(&mut self, place: Place, part: &str) -> Result<bool, Errno> {
+        let Some(mut lent) = self.lent.take() else { return Err(Errno::INVAL) };
+        let home = What::Moved(lent.home(part));
+        let put = self.add(place, true, home, |parent, name| lent.put(part, parent, name));
+        let has_devices = lent.has_devices();
+        self.lent = Some(lent);
+        put.map(|()| has_devices)
     }
 
     fn file(&mut self, place: Place, content: &[u8], mode: u32, (uid, gid): (u32, u32)) -> Result<(), Errno> {

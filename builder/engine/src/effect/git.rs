@@ -21,9 +21,10 @@ use super::{
     Effects, Job,
     cache::Ran,
     mounts::forward,
+    rest::Made,
     ssh::{Forwarded, Owned},
 };
-use crate::{cancel::Cancel, client::SshAgent, error::Cause, result::VertexResult};
+use crate::{cancel::Cancel, client::SshAgent, error::Cause};
 
 /// The agent that a repository over ssh is asked with, as in BuildKit.
 const AGENT: &str = "default";
@@ -67,7 +68,7 @@ impl Effects {
     }
 
     /// The layer with the files of the commit.
-    pub(crate) fn git(&self, git: &Git, job: &Job) -> Result<VertexResult, Cause> {
+    pub(crate) fn git(&self, git: &Git, job: &Job) -> Result<Made, Cause> {
         let started = self.clock.now();
         let remote = Remote::parse(&git.remote)?;
         let tree = Tree {

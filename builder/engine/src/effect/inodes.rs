@@ -14,10 +14,13 @@ use image::{
     overlay::OverlayXattrs,
 };
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, makedev, mknodat};
-use sandbox::{Ids, Snapshots};
+use sandbox::{
+    Ids, Snapshots,
+    emulate::{Emulation, Records},
+};
 use tree::{Kind, LayerPath, Node, Stack};
 
-use super::Effects;
+use super::{Effects, owners};
 use crate::error::Cause;
 
 impl Effects {
@@ -90,15 +93,24 @@ impl Effects {
 }
 
 /// What layers hold that no inode can carry in a user namespace with sub-ids: owners beyond its range, and devices. Something
-/// else stands for them in the layers' folders, and so in what overlayfs copies up from there.
-pub(crate) struct BeyondTheMap<'a>(&'a Stack);
+/// else stands for them in the layers' folders, and so in what overlayfs copies up from there, and for what a step made.
+pub(crate) struct BeyondTheMap<'a> {
+    below: &'a Stack,
+    records: Option<&'a Records>,
+}
 
 impl Effects {
-    /// What of these layers that is; none where there is nothing of the kind.
-    pub(crate) fn beyond_the_map<'a>(&self, below: &'a Stack) -> Option<BeyondTheMap<'a>> {
+    /// What of these layers that is, and of a step on them which had this; none where there is nothing of the kind.
+    pub(crate) fn beyond_the_map<'a>(
+        &self,
+        below: &'a Stack,
+        emulation: Option<&'a Emulation>,
+    ) -> Option<BeyondTheMap<'a>> {
+        let records = emulation.map(|emulation| &*emulation.records);
         let is_beyond = |node: &Node| node.uid.max(node.gid) > LARGEST_MAPPED || is_device(node);
         let mut nodes = below.layers().iter().flat_map(|layer| layer.entries.values());
-        (self.mode.ids == Ids::Mapped && nodes.any(is_beyond)).then_some(BeyondTheMap(below))
+        let mut is_any = || records.is_some_and(Records::has_devices) || nodes.any(is_beyond);
+        (self.mode.ids == Ids::Mapped && is_any()).then_some(BeyondTheMap { below, records })
     }
 }
 
@@ -107,8 +119,19 @@ fn is_device(node: &Node) -> bool {
 }
 
 impl Owners for BeyondTheMap<'_> {
-    fn correct(&self, _: BorrowedFd<'_>, path: &LayerPath, hidden: bool, node: &mut Node) -> io::Result<()> {
-        let Some((_, before)) = self.0.lookup(path).filter(|_| !hidden) else { return Ok(()) };
+    fn correct(
+        &self,
+        folder: BorrowedFd<'_>,
+        path: &LayerPath,
+        hidden: bool,
+        node: &mut Node,
+    ) -> io::Result<()> {
+        if let (Kind::File { .. }, Some(records)) = (&node.kind, self.records)
+            && let Some(device) = records.of(folder, path.name())?.and_then(|owner| owner.device)
+        {
+            node.kind = owners::kind(device);
+        }
+        let Some((_, before)) = self.below.lookup(path).filter(|_| !hidden) else { return Ok(()) };
         for (id, before) in [(&mut node.uid, before.uid), (&mut node.gid, before.gid)] {
             if *id == UNMAPPED && before > LARGEST_MAPPED {
                 *id = before;

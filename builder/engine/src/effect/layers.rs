@@ -45,14 +45,14 @@ impl Effects {
                     folders: folders.collect::<Result<_, _>>()?,
                     stack,
                     watched: false,
-                    hashes: None,
+                    known: None,
                 })
             }
             VertexResult::Context(context) => Ok(Mounted {
                 stack: Stack::new(vec![context.layer.clone()]),
                 folders: vec![context.folder.clone()],
                 watched: context.watched,
-                hashes: Some(context.hashes.clone()),
+                known: Some(context.known.clone()),
             }),
         }
     }

@@ -11,7 +11,7 @@
 //! | run: `COPY` | `file.rs`, `archive.rs` |
 //! | run: merge, diff | `stack.rs` |
 //!
-//! `early.rs` archives the layers of the image to be while the build goes on.
+//! `early.rs` archives the layers of the image to be while the build goes on; `rest.rs` does what of a step need not be waited for.
 //! What of a layer is in inodes, `inodes.rs`.
 //! `layers.rs` gives the forms of a layer that the others need, manifests and folders; `blob.rs` that of an image.
 
@@ -38,6 +38,7 @@ pub(crate) mod network;
 mod owners;
 pub(crate) mod pull;
 mod resolution;
+pub(crate) mod rest;
 pub(crate) mod rewritten;
 pub(crate) mod roots;
 pub(crate) mod scene;
@@ -58,6 +59,8 @@ use sandbox::{Cgroups, Mode, Writable, Zygote, net::Networks};
 use solver::DefinitionKey;
 use store::{Lease, LockName, Store, Waiting};
 use tree::LayerId;
+
+use rest::{Made, Rest};
 
 use crate::{
     build::sources::Sources,
@@ -125,6 +128,10 @@ pub(crate) struct Effects {
     pub(crate) exported: OnceLock<early::Exported>,
     pub(crate) planned: early::Planned,
     pub(crate) encoding: early::Encoding,
+    /// What is being written of steps whose results are known.
+    pub(crate) writing: Arc<early::UnderWay>,
+    /// Why the first record that could not be written could not.
+    pub(crate) unwritten: Mutex<Option<Cause>>,
     pub(crate) said: Mutex<BTreeSet<String>>,
     /// What writes down the steps of a build.
     pub(crate) witness: Option<Arc<Witness>>,
@@ -166,29 +173,27 @@ impl Effects {
         }
     }
 
-    /// Runs every other vertex. Blocks.
-    pub(crate) fn run(self: &Arc<Self>, job: Job) -> Result<VertexResult, Cause> {
+    /// Runs every other vertex. Blocks. What is left to do then is for whoever has told the result.
+    pub(crate) fn run(self: &Arc<Self>, job: Job) -> Result<(VertexResult, Option<Rest>), Cause> {
         self.record(|recorder| recorder.runs(&job.vertex.op));
         match &job.vertex.op {
-            Op::Source(Source::Local(_)) => self.context_of(&job.vertex),
+            Op::Source(Source::Local(_)) => Ok((self.context_of(&job.vertex)?, None)),
             Op::Source(_) => self.step(&job),
+            Op::Merge | Op::Diff => Ok((self.restack(&self.on_layers(job)?)?, None)),
             _ => self.step(&self.on_layers(job)?),
         }
     }
 
     /// Runs a step under the lock of its key: of two processes that want it, one makes it and the other finds it.
-    fn step(self: &Arc<Self>, job: &Job) -> Result<VertexResult, Cause> {
-        if matches!(job.vertex.op, Op::Merge | Op::Diff) {
-            return self.restack(job);
-        }
-        let _turn = match &job.definition {
+    fn step(self: &Arc<Self>, job: &Job) -> Result<(VertexResult, Option<Rest>), Cause> {
+        let turn = match &job.definition {
             Some((key, _)) => {
                 let turn = self.wait_turn(&LockName::Step(key.digest()), job)?;
                 // Another process may have made it between our look and our turn.
                 if job.may_be_known
                     && let Some(record) = self.store.by_definition_key(&self.lease, &key.digest())?
                 {
-                    return Ok(VertexResult::found(record.result));
+                    return Ok((VertexResult::found(record.result), None));
                 }
                 Some(turn)
             }
@@ -197,15 +202,16 @@ impl Effects {
         if self.explain {
             self.explain(job)?;
         }
-        let made = match &job.vertex.op {
-            Op::Exec(exec) => self.exec(exec, job),
-            Op::File(file) => self.file(file, job),
-            Op::Source(Source::Http(http)) => self.http(http, job),
-            Op::Source(Source::Git(git)) => self.git(git, job),
-            Op::Source(_) | Op::Merge | Op::Diff => Err(Cause::Task("not a step".to_owned())),
-        }?;
-        self.archive_early(&job.digest, &made);
-        Ok(made)
+        let Made { result, record } = match &job.vertex.op {
+            Op::Exec(exec) => self.exec(exec, job)?,
+            Op::File(file) => self.file(file, job)?,
+            Op::Source(Source::Http(http)) => self.http(http, job)?.into(),
+            Op::Source(Source::Git(git)) => self.git(git, job)?,
+            Op::Source(_) | Op::Merge | Op::Diff => return Err(Cause::Task("not a step".to_owned())),
+        };
+        let early = self.early(&job.digest, &result);
+        let rest = Rest { turn, record, early, begun: self.writing.begin() };
+        Ok((result, Some(rest)))
     }
 
     /// Tells who writes the build down, if somebody does.

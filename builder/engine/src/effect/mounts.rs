@@ -266,20 +266,25 @@ impl Seed {
     /// Copies it into a new cache; a file under the name [`SEED_FILE`].
     fn export(&self, folder: &Path) -> io::Result<()> {
         let mut plan = Plan::default();
-        for entry in self.tree.stack.walk(&self.at) {
+        let walked = self.tree.stack.walk(&self.at);
+        let mut names: BTreeMap<_, Vec<LayerPath>> = BTreeMap::new();
+        for entry in &walked {
             let Some(below) = entry.path.below(&self.at) else { continue };
             let below = match below.is_root() {
                 true if self.is_file() => LayerPath::root().join(SEED_FILE.as_bytes()),
                 true => continue,
                 false => below,
             };
-            if matches!(entry.node.kind, tree::Kind::File { .. }) {
-                let path = entry.node.hardlink.clone().unwrap_or(entry.path);
+            let names = names.entry(entry.inode()).or_default();
+            if names.is_empty() && matches!(entry.node.kind, tree::Kind::File { .. }) {
+                let path = entry.node.hardlink.as_ref().unwrap_or(&entry.path).clone();
                 let content = ContentSource::File { input: 0, layer: entry.layer, path };
                 plan.contents.insert(below.clone(), content);
             }
+            names.push(below.clone());
             plan.layer.entries.insert(below, tree::Node { hardlink: None, ..entry.node.clone() });
         }
+        plan.layer.link(names.into_values().filter(|names| names.len() > 1));
         let sources = self.tree.sources().map_err(io::Error::other)?;
         image::folder::write_plan(&plan, &[sources], folder, self.form).map_err(io::Error::other)?;
         let written = plan.layer.entries.iter().filter(|_| self.records);

@@ -70,12 +70,14 @@ fn shared(unavailable: &Unavailable) -> String {
         match refusal {
             // Of iptables: a rule in its table changes nothing for another's, such as firewalld's. Where only the policy is
             // in the way, they come last: what the others say goes first, such as that of Docker's networks none sees another.
-            Refusal::Firewall { chain, by_policy } if chain == "chain FORWARD of table filter" => {
+            Refusal::Firewall { chain, by_policy } => {
                 let place = if *by_policy { "-A" } else { "-I" };
-                ways.push(format!(
-                    "run `iptables {place} FORWARD -i kiln+ -j ACCEPT && iptables {place} FORWARD -o kiln+ -j ACCEPT` to let \
-                     them through"
-                ));
+                ways.extend(program_of(chain).map(|program| {
+                    format!(
+                        "run `{program} {place} FORWARD -i kiln+ -j ACCEPT && {program} {place} FORWARD -o kiln+ -j ACCEPT` \
+                         to let them through"
+                    )
+                }));
             }
             Refusal::NotInstalled => ways.push("install pasta (package passt)".to_owned()),
             _ => {}
@@ -86,6 +88,15 @@ fn shared(unavailable: &Unavailable) -> String {
     }
     let help = ways.join(", or ");
     format!("RUN steps see the host's network, its loopback included: {unavailable}; {help}")
+}
+
+/// What writes rules into a chain, where it is one of iptables.
+fn program_of(chain: &str) -> Option<&'static str> {
+    match chain {
+        "chain FORWARD of table filter" => Some("iptables"),
+        "chain FORWARD of iptables-legacy" => Some("iptables-legacy"),
+        _ => None,
+    }
 }
 
 /// Host and port of a proxy, without what may be secret.

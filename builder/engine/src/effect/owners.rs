@@ -5,8 +5,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
     io,
-    os::fd::BorrowedFd,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::ffi::OsStrExt,
+    },
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
 };
@@ -15,15 +19,19 @@ use dockerfile::text;
 use graph::{Mount, MountKind};
 use image::copy::CopyError;
 use image::diff::Owners;
-use rustix::fs::{XattrFlags, lsetxattr};
+use rayon::prelude::*;
+use rustix::fs::{Mode, OFlags, XattrFlags, lsetxattr, open};
 use sandbox::{
     Ids, Snapshots,
     emulate::{ATTRIBUTE, Below, Device, Emulation, Mounted, Owner, Records},
 };
 use tree::{Kind, Layer, LayerPath, Node, Stack};
 
-use super::{Effects, Job};
+use super::{Effects, Job, roots::Ground};
 use crate::{error::Cause, result::VertexResult};
+
+/// To look at so many files before a step begins takes longer than most steps do.
+const MANY: usize = 4000;
 
 /// Manifests as the sandbox asks them, thousands of times in a step: those few files that are not root's, once it asks.
 #[derive(Debug)]
@@ -66,9 +74,26 @@ impl sandbox::emulate::Owners for Manifests {
         self.foreign().get(path).copied()
     }
 
+    fn foreign(&self) -> Option<Vec<(Vec<u8>, Below)>> {
+        let all = self.foreign();
+        let each = |(path, below): (&LayerPath, &Below)| (path.as_bytes().to_vec(), *below);
+        (all.len() <= MANY).then(|| all.iter().map(each).collect())
+    }
+
     fn are_all_root(&self) -> bool {
         self.foreign().is_empty()
     }
+}
+
+/// Notes whose the files of a root are that is one folder.
+fn note(records: &Records, root: &Path, foreign: &BTreeMap<LayerPath, Below>) -> Result<(), Cause> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = open(root, flags, Mode::empty()).map_err(|errno| Cause::io("open", root)(errno.into()))?;
+    let note = |(path, below): (&LayerPath, &Below)| {
+        let noted = records.note(folder.as_fd(), path.as_bytes(), below.owner);
+        noted.map_err(|source| Cause::io("statx", root.join(OsStr::from_bytes(path.as_bytes())))(source))
+    };
+    foreign.par_iter().try_for_each(note)
 }
 
 /// The paths of a layer that are not root's, or devices. Remembered as long as the layer is in memory: the next step has it too.
@@ -100,6 +125,11 @@ fn below(node: &Node) -> Below {
     };
     let owner = Owner { uid: node.uid, gid: node.gid, device };
     Below { owner, modified: (node.mtime.seconds, node.mtime.nanoseconds) }
+}
+
+/// A device as a manifest has it.
+pub(crate) fn kind(Device { block, major, minor }: Device) -> Kind {
+    if block { Kind::BlockDevice { major, minor } } else { Kind::CharDevice { major, minor } }
 }
 
 /// What a step recorded, on the layers that were below it.
@@ -142,23 +172,36 @@ impl Owners for Recorded<'_> {
         }
         let Some(Owner { uid, gid, device }) = owner else { return Ok(()) };
         (node.uid, node.gid) = (uid, gid);
-        match device {
-            Some(Device { block: true, major, minor }) => node.kind = Kind::BlockDevice { major, minor },
-            Some(Device { block: false, major, minor }) => node.kind = Kind::CharDevice { major, minor },
-            None => {}
+        if let Some(device) = device {
+            node.kind = kind(device);
         }
         Ok(())
     }
 }
 
 impl Effects {
-    /// How owners are emulated for a step on these layers with these mounts, where they are.
-    pub(crate) fn emulation(&self, below: &Stack, mounts: &BTreeMap<PathBuf, Mounted>) -> Option<Emulation> {
-        (self.mode.ids == Ids::Single).then(|| Emulation {
-            owners: Manifests::of(below.clone()),
-            records: Arc::default(),
-            mounts: mounts.clone(),
-        })
+    /// How owners are emulated for a step on these layers with these mounts, or devices alone, where they are.
+    pub(crate) fn emulation(
+        &self,
+        below: &Stack,
+        ground: &Ground,
+        mounts: &BTreeMap<PathBuf, Mounted>,
+    ) -> Result<Option<Emulation>, Cause> {
+        let devices = || Emulation { owners: Arc::new(()), records: Arc::default(), mounts: BTreeMap::new() };
+        match self.mode.ids {
+            Ids::Host => return Ok(None),
+            Ids::Mapped => return Ok(Some(devices())),
+            Ids::Single => {}
+        }
+        let manifests = Manifests::of(below.clone());
+        let (records, mounts) = (Arc::default(), mounts.clone());
+        Ok(Some(match ground {
+            Ground::Stacked(_) => Emulation { owners: manifests, records, mounts },
+            Ground::Copied(root) => {
+                note(&records, &root.path, manifests.foreign())?;
+                Emulation { owners: Arc::new(()), records, mounts }
+            }
+        }))
     }
 
     /// Whose what is mounted is, where that does not stand in inodes.
@@ -185,5 +228,26 @@ impl Effects {
             }
             MountKind::Bind | MountKind::Tmpfs { .. } => None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::apply::{STANDS_FOR, stands_for};
+
+    use super::*;
+
+    #[test]
+    fn what_stands_for_a_device_says_so_in_one_form() {
+        assert_eq!(STANDS_FOR.as_bytes(), ATTRIBUTE.to_bytes());
+        let device = |kind| Node { uid: 7, gid: 8, ..Node::new(kind, 0o640) };
+        for kind in [Kind::CharDevice { major: 1, minor: 3 }, Kind::BlockDevice { major: 8, minor: 300 }] {
+            let node = device(kind.clone());
+            let value = stands_for(&node).expect("it is a device");
+            assert_eq!(value, below(&node).owner.encode());
+            let device = Owner::parse(value.as_bytes()).and_then(|owner| owner.device);
+            assert_eq!(device.map(super::kind), Some(kind));
+        }
+        assert_eq!(stands_for(&device(Kind::Fifo)), None);
     }
 }

@@ -17,11 +17,11 @@ use image::{
     working_root::{Stamps, changes, fill, lay, settle, take, walk},
 };
 use rustix::{fs::lremovexattr, io::Errno};
-use sandbox::{Ids, Rootfs, Snapshots, Writable, emulate::ATTRIBUTE};
+use sandbox::{Ids, Isolation, Rootfs, Snapshots, Writable, emulate::ATTRIBUTE};
 use store::ResultLayer;
 use tree::{Kind, Layer, LayerId, Node, Stack};
 
-use super::Effects;
+use super::{Effects, furnish::Kits};
 use crate::{
     error::Cause,
     result::{Mounted, VertexResult},
@@ -39,14 +39,17 @@ pub(crate) struct WorkingRoot {
     stamps: Stamps,
 }
 
-/// The roots that no step stands on, those that were left last at the end.
+/// The roots that no step stands on, those that were left last at the end; and what is put into them while one does.
 #[derive(Default)]
-pub(crate) struct Roots(Mutex<Vec<WorkingRoot>>);
+pub(crate) struct Roots {
+    kept: Mutex<Vec<WorkingRoot>>,
+    pub(crate) kits: Kits,
+}
 
 impl Roots {
     /// Takes the one that is nearest: has the most of these layers, and no other.
     fn take(&self, layers: &[LayerId]) -> Option<WorkingRoot> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |root: &WorkingRoot| layers.starts_with(&root.layers);
         let near = (0..kept.len()).filter(|at| fits(&kept[*at])).max_by_key(|at| kept[*at].layers.len())?;
         Some(kept.remove(near))
@@ -54,7 +57,7 @@ impl Roots {
 
     /// Keeps one; gives those which are too many.
     fn keep(&self, root: WorkingRoot) -> Vec<WorkingRoot> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push(root);
         let surplus = kept.len().saturating_sub(KEPT);
         kept.drain(..surplus).collect()
@@ -100,6 +103,10 @@ impl Effects {
     fn working_root(&self, layers: &[ResultLayer], below: &Mounted) -> Result<WorkingRoot, Cause> {
         let wanted: Vec<LayerId> = layers.iter().map(|layer| layer.layer).collect();
         let Some(mut root) = self.roots.take(&wanted) else {
+            if self.mode.isolation == Isolation::Chroot {
+                // It has grown old when the copy is made.
+                self.roots.kits.make_ready(|| Ok(self.lease.new_folder()?))?;
+            }
             let path = self.lease.new_folder()?;
             fill(&path, &below.stack, below.sources()?, self.ownership())?;
             let stamps = walk(&path)?;
@@ -114,6 +121,10 @@ impl Effects {
             let lower = Stack::new(below.stack.layers()[..at].to_vec());
             let folder = SourceFolder::stored(folder).map_err(Cause::io("open", folder))?;
             lay(&root.path, &lower, layer, folder, self.ownership())?;
+            if self.mode.ids == Ids::Single {
+                // A folder that was there has one, if a step changed it to no effect.
+                forget_records(&root.path, layer)?;
+            }
         }
         let stamps = walk(&root.path)?;
         root = WorkingRoot { layers: wanted, stamps, ..root };

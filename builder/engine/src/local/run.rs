@@ -247,7 +247,7 @@ fn spec(
         shm_size_bytes: request.shm_size_bytes.unwrap_or(Spec::DEFAULT_SHM_SIZE_BYTES),
         limits: resource_limits(&request.ulimits),
         groups: Vec::new(),
-        emulation: effects.emulation(&below.stack, &BTreeMap::new()),
+        emulation: effects.emulation(&below.stack, &ground, &BTreeMap::new())?,
     })
 }
 

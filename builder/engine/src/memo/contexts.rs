@@ -16,7 +16,7 @@ use std::{
 };
 
 use graph::Local;
-use image::scan::{HashCache, Seen, SeenKind, StampOptions, Visit, stamp_at};
+use image::scan::{KnownFiles, Seen, SeenKind, StampOptions, Visit, stamp_at};
 use oci::Digest;
 use rustix::fs::{Mode, OFlags, open};
 use tree::{Kind, Layer, LayerPath, Node};
@@ -32,7 +32,7 @@ pub(super) fn stamp(folder: &Path, local: &Local) -> Option<Digest> {
 pub(crate) fn stamp_of_read(read: &Read, local: &Local) -> Option<Digest> {
     let check = Check {
         layer: &read.layer,
-        hashes: &*read.hashes,
+        known: &*read.known,
         differs: AtomicBool::new(false),
         met: AtomicUsize::new(0),
         linked: Mutex::default(),
@@ -51,7 +51,7 @@ fn stamp_telling(folder: &Path, local: &Local, seen: &(dyn Fn(&LayerPath, &Seen)
 /// Compares a walk with what a build has read.
 struct Check<'a> {
     layer: &'a Layer,
-    hashes: &'a dyn HashCache,
+    known: &'a dyn KnownFiles,
     differs: AtomicBool,
     /// How many entries of the manifest were met.
     met: AtomicUsize,
@@ -81,8 +81,7 @@ impl Check<'_> {
             (Kind::Directory { .. }, SeenKind::Directory) => node.mode == seen.mode,
             (Kind::Symlink { target }, SeenKind::Symlink { target: now }) => target == now,
             (Kind::File { size, content }, SeenKind::File) => {
-                let known = || self.hashes.get(&seen.key);
-                let same = seen.key.size == 0 || known().as_ref() == Some(content);
+                let same = seen.key.size == 0 || self.known.is(&seen.key, content);
                 node.mode == seen.mode && *size == seen.key.size && same
             }
             // Devices, pipes and sockets are too rare in a context to be worth a thought.

@@ -18,12 +18,13 @@ use rustix::{
 };
 use tree::{Kind, LayerPath, Node};
 
-use super::{ApplyError, ApplyOptions, Ownership};
+use super::{ApplyError, ApplyOptions};
 use crate::{
     attributes::Attributes,
     beneath,
-    inode::{accept_xattr, own_xattrs, owner, times},
+    inode::{STANDS_FOR, accept_xattr, own_xattrs, owner, stands_for, times},
     overlay::OverlayXattrs,
+    ownership::Ownership,
 };
 
 pub(super) struct Disk {
@@ -143,6 +144,11 @@ impl Disk {
         if !matches!(node.kind, Kind::Symlink { .. }) {
             // Made with the umask; and it is no link that could be followed.
             chmodat(folder, name, mode, AtFlags::empty()).map_err(failed("fchmodat", path))?;
+        }
+        if let Some(device) = stands_for(node).filter(|_| placeholder) {
+            let set = Attributes::of(&*parent, name)
+                .and_then(|attributes| attributes.set(STANDS_FOR.as_bytes(), device.as_bytes()));
+            accept_xattr(set).map_err(failed("lsetxattr", path))?;
         }
         for (attribute, value) in own_xattrs(node) {
             let set = Attributes::of(&*parent, name).and_then(|attributes| attributes.set(attribute, value));

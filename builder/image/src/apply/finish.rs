@@ -18,7 +18,7 @@ impl Unpack<'_> {
             }
         }
         let Unpack { nodes, inodes, mut implied, options, .. } = self;
-        let mut layer = Layer { entries: nodes };
+        let mut layer = Layer { entries: nodes.into_iter().collect() };
         link_names(&mut layer, &inodes);
         match options.names {
             WhiteoutNames::Literal => implied.clear(),

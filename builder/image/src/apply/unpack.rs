@@ -301,7 +301,7 @@ fn node(kind: Kind, entry: Entry) -> Node {
         uid: entry.uid,
         gid: entry.gid,
         mtime: entry.mtime,
-        xattrs,
+        xattrs: xattrs.into(),
         hardlink: None,
     }
 }

@@ -11,21 +11,24 @@
 //! | `tree.rs` | what does copying one source make? |
 //! | `unpack.rs` | what does unpacking an archive make? |
 //! | `action.rs` | mkdir, mkfile, symlink, rm |
+//! | `contents.rs` | where are the bytes of its files? |
 
 mod action;
+mod contents;
 mod target;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod unpack;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use ::tree::{
     BadPath, Layer, LayerPath, Mtime, ResolveError, Stack,
     glob::{BadPattern, Glob, Pattern, contains_wildcard},
 };
 pub use action::{Mkdir, Mkfile, Rm, Symlink};
+pub use contents::{ContentSource, CopiedFolder, PlannedContents};
 use target::Target;
 pub use unpack::UnpackSpec;
 
@@ -34,24 +37,8 @@ pub use unpack::UnpackSpec;
 pub struct Plan {
     /// The new layer, with all folders on the way to what changed.
     pub layer: Layer,
-    /// For each file that is no hard link to another, its bytes.
-    pub contents: BTreeMap<LayerPath, ContentSource>,
-}
-
-/// Where the bytes of a file are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ContentSource {
-    /// In the folder of an input's layer.
-    File {
-        /// Which input of the op: [`Input::index`].
-        input: usize,
-        /// Which of its layers, counted from the bottom.
-        layer: usize,
-        /// The file's path in that layer.
-        path: LayerPath,
-    },
-    /// Here.
-    Inline(Arc<[u8]>),
+    /// For each file that is no hard link to another, where its bytes are.
+    pub contents: PlannedContents,
 }
 
 /// What an action reads from.

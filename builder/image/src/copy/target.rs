@@ -1,14 +1,14 @@
 //! The destination of a file op while it is being changed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Bound::{Excluded, Unbounded},
     sync::Arc,
 };
 
-use tree::{Kind, Layer, LayerPath, Mtime, Node, Stack};
+use tree::{Entries, Kind, Layer, LayerPath, Mtime, Node, Stack};
 
-use super::{ContentSource, CopyError, Plan};
+use super::{ContentSource, CopiedFolder, CopyError, Plan, PlannedContents};
 
 /// A file system and the layer that is being made on top of it.
 ///
@@ -16,30 +16,32 @@ use super::{ContentSource, CopyError, Plan};
 /// what overlayfs's upper folder looks like, and BuildKit's layers with it.
 pub(super) struct Target<'a> {
     base: &'a Stack,
-    placed: BTreeMap<LayerPath, Placed>,
-    groups: u64,
-}
-
-/// A path of the layer that is being made.
-struct Placed {
-    node: Node,
-    content: Option<ContentSource>,
+    placed: Entries,
+    contents: PlannedContents,
     /// Names of one inode have the same number.
-    group: Option<u64>,
-    /// For a folder: whether nothing of the base is seen below it.
-    fresh: bool,
+    groups: BTreeMap<LayerPath, u64>,
+    /// The placed folders below which something of the base is seen.
+    merged: BTreeSet<LayerPath>,
+    last_group: u64,
 }
 
 impl<'a> Target<'a> {
     pub(super) fn new(base: &'a Stack) -> Target<'a> {
-        Target { base, placed: BTreeMap::new(), groups: 0 }
+        Target {
+            base,
+            placed: Entries::new(),
+            contents: PlannedContents::default(),
+            groups: BTreeMap::new(),
+            merged: BTreeSet::new(),
+            last_group: 0,
+        }
     }
 
     /// What is at a resolved path by now.
     pub(super) fn lookup(&self, path: &LayerPath) -> Option<&Node> {
         match self.placed.get(path) {
-            Some(Placed { node: Node { kind: Kind::Whiteout, .. }, .. }) => None,
-            Some(placed) => Some(&placed.node),
+            Some(Node { kind: Kind::Whiteout, .. }) => None,
+            Some(node) => Some(node),
             None => self.in_base(path),
         }
     }
@@ -49,8 +51,8 @@ impl<'a> Target<'a> {
         let bytes = path.as_bytes();
         let folders = (0..bytes.len()).rev().filter(|at| bytes[*at] == b'/').map(|at| &bytes[..at]);
         // The nearest folder in the layer decides: those above it are in the layer as well.
-        let nearest = folders.filter_map(|folder| self.placed.get(folder)).next();
-        if nearest.is_some_and(|placed| placed.fresh || !placed.node.is_directory()) {
+        let nearest = folders.filter_map(|folder| self.placed.get_key_value(folder)).next();
+        if nearest.is_some_and(|(folder, node)| !self.merged.contains(folder) || !node.is_directory()) {
             return None;
         }
         self.base.lookup(path).map(|(_, node)| node)
@@ -72,13 +74,13 @@ impl<'a> Target<'a> {
 
     /// The layer as it is so far.
     pub(super) fn nodes(&self) -> impl Iterator<Item = (&LayerPath, &Node)> {
-        self.placed.iter().map(|(path, placed)| (path, &placed.node))
+        self.placed.iter()
     }
 
     /// A number for a new group of hard links.
     pub(super) fn new_group(&mut self) -> u64 {
-        self.groups += 1;
-        self.groups
+        self.last_group += 1;
+        self.last_group
     }
 
     /// Puts a node at a resolved path, replacing what is there. A folder on a folder keeps what that holds.
@@ -93,17 +95,16 @@ impl<'a> Target<'a> {
             return;
         }
         self.place_parents(path);
-        let mut fresh = true;
+        let mut merged = false;
         if let Kind::Directory { opaque } = &mut node.kind {
-            let before = self.placed.get(path);
             let base_is_folder = self.in_base(path).is_some_and(Node::is_directory);
-            *opaque = match before {
+            *opaque = match self.placed.get(path).map(|before| &before.kind) {
                 None => {
-                    fresh = !base_is_folder;
+                    merged = base_is_folder;
                     false
                 }
-                Some(Placed { node: Node { kind: Kind::Directory { opaque }, .. }, fresh: was, .. }) => {
-                    fresh = *was;
+                Some(Kind::Directory { opaque }) => {
+                    merged = self.merged.contains(path);
                     *opaque
                 }
                 Some(_) => base_is_folder,
@@ -111,7 +112,11 @@ impl<'a> Target<'a> {
         } else {
             self.forget_below(path);
         }
-        self.placed.insert(path.clone(), Placed { node, content, group, fresh });
+        self.forget(path);
+        if merged {
+            self.merged.insert(path.clone());
+        }
+        self.place(path.clone(), node, content, group);
     }
 
     /// Whether a resolved path is a folder in which there is nothing.
@@ -120,17 +125,30 @@ impl<'a> Target<'a> {
             let is_empty = |layer: &Arc<Layer>| layer.entries.is_empty();
             return self.placed.is_empty() && self.base.layers().iter().all(is_empty);
         }
-        let fresh = self.placed.get(path).is_some_and(|placed| placed.fresh && placed.node.is_directory());
-        fresh && self.placed_below(path).next().is_none()
+        let is_folder = self.placed.get(path).is_some_and(Node::is_directory);
+        is_folder && !self.merged.contains(path) && self.placed_below(path).next().is_none()
     }
 
-    /// Puts nodes into a folder that is bare, with all folders that they are in: a path comes once.
-    pub(super) fn put_all(
+    /// Puts a node into a folder that was bare, with all folders that it is in, where nothing is yet.
+    pub(super) fn place(
         &mut self,
-        nodes: impl IntoIterator<Item = (LayerPath, Node, Option<ContentSource>, Option<u64>)>,
+        path: LayerPath,
+        node: Node,
+        content: Option<ContentSource>,
+        group: Option<u64>,
     ) {
-        let placed = |(path, node, content, group)| (path, Placed { node, content, group, fresh: true });
-        self.placed.append(&mut nodes.into_iter().map(placed).collect());
+        if let Some(group) = group {
+            self.groups.insert(path.clone(), group);
+        }
+        if let Some(content) = content {
+            self.contents.insert(path.clone(), content);
+        }
+        self.placed.insert(path, Node { hardlink: None, ..node });
+    }
+
+    /// Says that all files that will be placed below a bare folder come from one.
+    pub(super) fn copies(&mut self, path: LayerPath, from: CopiedFolder) {
+        self.contents.insert_folder(path, from);
     }
 
     /// Changes the metadata of a folder.
@@ -145,11 +163,11 @@ impl<'a> Target<'a> {
     /// Removes what is at a resolved path, with all below it.
     pub(super) fn remove(&mut self, path: &LayerPath) {
         self.forget_below(path);
+        self.forget(path);
         self.placed.remove(path);
         if self.in_base(path).is_some() && !path.is_root() {
             self.place_parents(path);
-            let placed = Placed { node: Node::whiteout(), content: None, group: None, fresh: true };
-            self.placed.insert(path.clone(), placed);
+            self.placed.insert(path.clone(), Node::whiteout());
         }
     }
 
@@ -158,8 +176,8 @@ impl<'a> Target<'a> {
         if self.in_base(folder).is_some_and(Node::is_directory) {
             self.change(folder, |_| ());
             if let Some(placed) = self.placed.get_mut(folder) {
-                placed.node.kind = Kind::Directory { opaque: true };
-                placed.fresh = true;
+                placed.kind = Kind::Directory { opaque: true };
+                self.merged.remove(folder);
             }
         }
     }
@@ -201,7 +219,7 @@ impl<'a> Target<'a> {
     /// The paths below a path, as far as this layer has placed them.
     fn placed_below(&self, path: &LayerPath) -> impl Iterator<Item = &LayerPath> {
         let bytes = path.as_bytes();
-        let after = self.placed.range::<[u8], _>((Excluded(bytes), Unbounded)).map(|(below, _)| below);
+        let after = self.placed.range((Excluded(bytes), Unbounded)).map(|(below, _)| below);
         // Siblings such as `a.b` sort between `a` and `a/b`.
         let near = after.take_while(move |below| below.as_bytes().starts_with(bytes));
         near.filter(move |below| below.below(path).is_some())
@@ -210,30 +228,31 @@ impl<'a> Target<'a> {
     fn forget_below(&mut self, path: &LayerPath) {
         let below: Vec<LayerPath> = self.placed_below(path).cloned().collect();
         for path in below {
+            self.forget(&path);
             self.placed.remove(&path);
         }
     }
 
+    /// Forgets what is known of a path beside its node.
+    fn forget(&mut self, path: &LayerPath) {
+        self.contents.remove(path);
+        self.groups.remove(path);
+        self.merged.remove(path);
+    }
+
     pub(super) fn finish(self) -> Plan {
-        let mut groups: BTreeMap<u64, Vec<LayerPath>> = BTreeMap::new();
-        for (path, placed) in &self.placed {
-            if let Some(group) = placed.group {
-                groups.entry(group).or_default().push(path.clone());
-            }
+        let Target { placed, mut contents, groups, .. } = self;
+        let mut names: BTreeMap<u64, Vec<LayerPath>> = BTreeMap::new();
+        for (path, group) in groups {
+            names.entry(group).or_default().push(path);
         }
-        let mut contents = Vec::with_capacity(self.placed.len());
-        let entries = self.placed.into_iter().map(|(path, placed)| {
-            contents.extend(placed.content.map(|content| (path.clone(), content)));
-            (path, Node { hardlink: None, ..placed.node })
-        });
-        let mut layer = Layer { entries: entries.collect() };
-        let mut contents: BTreeMap<LayerPath, ContentSource> = contents.into_iter().collect();
-        let groups = groups.into_values().filter(|names| names.len() > 1);
+        let groups = names.into_values().filter(|names| names.len() > 1);
         let groups: Vec<Vec<LayerPath>> = groups.collect();
         // The bytes of an inode are written once, for its first name; names are in path order.
         for other in groups.iter().flat_map(|names| &names[1..]) {
             contents.remove(other);
         }
+        let mut layer = Layer { entries: placed };
         layer.link(groups);
         Plan { layer, contents }
     }

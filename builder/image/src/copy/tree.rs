@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use ::tree::{Entry, Kind, LayerPath, Node};
+use ::tree::{Entry, Kind, LayerPath, Node, Xattrs};
 
-use super::{Chmod, ContentSource, CopyError, CopySpec, Destination, Input, Source, target::Target};
+use super::{
+    Chmod, ContentSource, CopiedFolder, CopyError, CopySpec, Destination, Input, Source, target::Target,
+};
 
 /// Plans the copy of one match.
 ///
@@ -32,11 +34,18 @@ pub(super) fn copy(
         return copier.place(&top, &LayerPath::root());
     }
     copier.place(&top, &LayerPath::root())?;
+    let all = source.include.is_empty() && spec.exclude.is_none() && copier.target.is_bare(&copier.top);
+    if all
+        && input.planned.is_none()
+        && let Some(nodes) = input.stack.walk_one(&top.path)
+    {
+        return copier.place_folder(nodes, &top.path);
+    }
     let entries = input.stack.walk(&top.path);
     for entry in entries.iter().filter(|entry| entry.node.hardlink.is_some()) {
         copier.groups.entry(entry.inode()).or_insert_with(|| copier.target.new_group());
     }
-    if source.include.is_empty() && spec.exclude.is_none() && copier.target.is_bare(&copier.top) {
+    if all {
         return copier.place_all(&entries, &top.path);
     }
     for entry in &entries {
@@ -107,9 +116,11 @@ struct Copier<'c, 't, 'e, 'i> {
     waiting: BTreeMap<LayerPath, &'e Entry<'i>>,
 }
 
-impl Copier<'_, '_, '_, '_> {
+impl<'e> Copier<'_, '_, 'e, '_> {
     fn at(&self, below: &LayerPath) -> Result<LayerPath, CopyError> {
-        Ok(LayerPath::exact(self.top.append(below).as_bytes().to_vec())?)
+        let (top, below) = (self.top.as_bytes(), below.as_bytes());
+        let between: &[u8] = if top.is_empty() || below.is_empty() { b"" } else { b"/" };
+        Ok(LayerPath::exact([top, between, below].concat())?)
     }
 
     fn place(&mut self, entry: &Entry<'_>, below: &LayerPath) -> Result<(), CopyError> {
@@ -129,7 +140,7 @@ impl Copier<'_, '_, '_, '_> {
                     folder.mtime = node.mtime;
                     if whole {
                         (folder.mode, folder.uid, folder.gid) = (node.mode, node.uid, node.gid);
-                        folder.xattrs.extend(node.xattrs);
+                        folder.xattrs.extend(BTreeMap::from(node.xattrs));
                     }
                 });
                 Ok(())
@@ -140,19 +151,40 @@ impl Copier<'_, '_, '_, '_> {
 
     /// Places all that is below `from` where there is nothing yet: no entry meets another.
     fn place_all(&mut self, entries: &[Entry<'_>], from: &LayerPath) -> Result<(), CopyError> {
-        let mut all = Vec::with_capacity(entries.len());
         for entry in entries.iter().filter(|entry| entry.path != *from) {
-            // Most copies are of one name, and then both have the same path.
-            let at = match self.top == *from {
-                true => entry.path.clone(),
-                false => self.at(&entry.path.below(from).unwrap_or_default())?,
-            };
-            let node = self.copied(entry.node);
+            let (at, node) = (self.at_new(&entry.path, from)?, self.copied(entry.node));
             let (content, group) = self.content(entry, &node);
-            all.push((at, node, content, group));
+            self.target.place(at, node, content, group);
         }
-        self.target.put_all(all);
         Ok(())
+    }
+
+    /// The same, of a folder that is of one layer: one word says where all its bytes are.
+    fn place_folder<'n: 'e>(
+        &mut self,
+        nodes: impl Iterator<Item = (&'n LayerPath, &'n Node)> + Clone,
+        from: &LayerPath,
+    ) -> Result<(), CopyError> {
+        let folder = CopiedFolder { input: self.input.index, layer: 0, path: from.clone() };
+        self.target.copies(self.top.clone(), folder);
+        for first in nodes.clone().filter_map(|(_, node)| node.hardlink.as_ref()) {
+            self.groups.entry((0, first)).or_insert_with(|| self.target.new_group());
+        }
+        for (path, node) in nodes.filter(|(path, _)| *path != from) {
+            let is_file = matches!(node.kind, Kind::File { .. }) && !self.groups.is_empty();
+            let inode = (0, node.hardlink.as_ref().unwrap_or(path));
+            let group = if is_file { self.groups.get(&inode).copied() } else { None };
+            self.target.place(self.at_new(path, from)?, self.copied(node), None, group);
+        }
+        Ok(())
+    }
+
+    /// Where a path below `from` goes. Most copies are of one name, and then both are the same.
+    fn at_new(&self, path: &LayerPath, from: &LayerPath) -> Result<LayerPath, CopyError> {
+        match self.top == *from {
+            true => Ok(path.clone()),
+            false => self.at(&path.below(from).unwrap_or_default()),
+        }
     }
 
     fn put(&mut self, entry: &Entry<'_>, at: &LayerPath, node: Node) -> Result<(), CopyError> {
@@ -207,7 +239,7 @@ impl Input<'_> {
         let top = self.stack.layers().len().checked_sub(1);
         let planned = self.planned.filter(|_| top == Some(entry.layer));
         let content = planned.and_then(|plan| plan.contents.get(entry.inode().1));
-        content.cloned().unwrap_or_else(|| ContentSource::File {
+        content.unwrap_or_else(|| ContentSource::File {
             input: self.index,
             layer: entry.layer,
             path: entry.path.clone(),
@@ -216,7 +248,7 @@ impl Input<'_> {
 }
 
 /// Attributes that a copy keeps: not those of users, which no layer carries.
-pub(super) fn kept_xattrs(node: &Node) -> BTreeMap<Vec<u8>, Vec<u8>> {
+pub(super) fn kept_xattrs(node: &Node) -> Xattrs {
     let kept = node.xattrs.iter().filter(|(name, _)| !name.starts_with(b"user."));
     kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }

@@ -62,12 +62,12 @@ impl Contents for PlannedLayer {
             // A context's socket is an empty file in the manifest, and cannot be opened.
             _ if *size == 0 => return Ok(Box::new(io::empty())),
             Some(ContentSource::Inline(data)) => return Ok(Box::new(Cursor::new(data))),
-            Some(ContentSource::File { input, layer, path }) => (*input, *layer, path),
+            Some(ContentSource::File { input, layer, path }) => (input, layer, path),
             None => return Err(io::ErrorKind::NotFound.into()),
         };
         let folder = self.inputs.get(input).and_then(|layers| layers.get(layer));
         let folder = folder.ok_or(io::ErrorKind::NotFound)?;
-        let file = folder.open(from)?;
+        let file = folder.open(&from)?;
         Ok(Box::new(OfFolder { file: file.into(), folder }))
     }
 }

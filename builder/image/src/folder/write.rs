@@ -22,11 +22,11 @@ use super::{
     remove::remove_in,
 };
 use crate::{
-    apply::Ownership,
     attributes::Attributes,
     beneath,
     copy::{ContentSource, Plan},
-    inode::{accept_xattr, own_xattrs, owner, times},
+    inode::{STANDS_FOR, accept_xattr, own_xattrs, owner, stands_for, times},
+    ownership::Ownership,
     scan::StatKey,
 };
 
@@ -166,9 +166,9 @@ impl<'a> Writer<'a> {
         let no_content = || FolderError::NoContent { path: path.clone() };
         let (input, layer, from) = match self.plan.contents.get(path) {
             Some(ContentSource::Inline(data)) => {
-                return write_all(file, 0, data).map_err(|fault| fault_of(fault, path, path));
+                return write_all(file, 0, &data).map_err(|fault| fault_of(fault, path, path));
             }
-            Some(ContentSource::File { input, layer, path }) => (*input, *layer, path),
+            Some(ContentSource::File { input, layer, path }) => (input, layer, path),
             None if *size == 0 => return Ok(()),
             None => return Err(no_content()),
         };
@@ -177,7 +177,7 @@ impl<'a> Writer<'a> {
         if *size == 0 {
             return Ok(());
         }
-        let opened = match source.open(from) {
+        let opened = match source.open(&from) {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ISDIR) if source.verify => {
                 return Err(FolderError::Changed { path: from.clone() });
             }
@@ -186,7 +186,7 @@ impl<'a> Writer<'a> {
             }
         };
         let copy = |verify| {
-            self.means.copy(&opened, file, *size, verify).map_err(|fault| fault_of(fault, path, from))
+            self.means.copy(&opened, file, *size, verify).map_err(|fault| fault_of(fault, path, &from))
         };
         match source.key(&opened, content) {
             _ if !source.verify => copy(None),
@@ -238,6 +238,11 @@ impl<'a> Writer<'a> {
         if !matches!(node.kind, Kind::Symlink { .. }) {
             // It was made just now and is no link.
             chmodat(folder, name, mode, AtFlags::empty()).map_err(failed("fchmodat", path))?;
+        }
+        if let Some(device) = stands_for(node).filter(|_| placeholder) {
+            let set = Attributes::of(folder, name)
+                .and_then(|attributes| attributes.set(STANDS_FOR.as_bytes(), device.as_bytes()));
+            accept_xattr(set).map_err(failed("lsetxattr", path))?;
         }
         for (attribute, value) in own_xattrs(node) {
             let set = Attributes::of(folder, name).and_then(|attributes| attributes.set(attribute, value));

@@ -5,7 +5,7 @@
 //! by the caller's thread, piece after piece. What is in memory is bounded by the number of threads.
 
 use std::{
-    collections::{VecDeque, btree_map},
+    collections::VecDeque,
     io,
     iter::Peekable,
     sync::{
@@ -17,7 +17,7 @@ use std::{
 
 use oci::Digest;
 use rayon::Scope;
-use tree::{Kind, Layer, LayerPath, Node};
+use tree::{Iter, Kind, Layer, LayerPath, Node};
 
 use super::{
     LayerTarError, TarOptions,
@@ -206,7 +206,7 @@ fn size_in_tar((path, node): Member<'_>) -> usize {
 }
 
 /// Cuts members into batches.
-struct Batches<'a>(Peekable<btree_map::Iter<'a, LayerPath, Node>>);
+struct Batches<'a>(Peekable<Iter<'a>>);
 
 impl<'a> Iterator for Batches<'a> {
     type Item = Batch<'a>;

@@ -43,6 +43,12 @@ pub trait HashCache: Sync {
     fn put(&self, key: StatKey, digest: Digest);
 }
 
+/// Tells the files that did not change since their digests were taken.
+pub trait KnownFiles: Sync {
+    /// Whether the file with this key is known to have this digest.
+    fn is(&self, key: &StatKey, digest: &Digest) -> bool;
+}
+
 /// Remembers nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoHashCache;

@@ -96,15 +96,25 @@ impl Moved {
     fn between(before: &Stamps, after: &Stamps) -> Moved {
         let mut moved = Moved::default();
         let mut is_kept = BTreeMap::<&LayerPath, bool>::new();
-        // In path order a folder comes before what it holds.
+        let stayed = |is_kept: &BTreeMap<&LayerPath, bool>, path: &LayerPath| {
+            path.parent().is_none_or(|parent| is_kept.get(&parent) == Some(&true))
+        };
+        // Whether there is a folder where something else was: most often there is none, and no parent is asked for.
+        let mut is_any_other = false;
+        // Both are in path order, in which a folder comes before what it holds.
+        let mut olds = before.by_path.iter().peekable();
+        let mut gone = Vec::new();
         for (path, now) in &after.by_path {
-            let parent = path.parent();
-            let in_kept = parent.as_ref().is_none_or(|parent| is_kept.get(parent).copied().unwrap_or(false));
-            let was = before.by_path.get(path).filter(|_| in_kept);
+            while let Some((old, _)) = olds.next_if(|(old, _)| *old < path) {
+                gone.push(old);
+            }
+            let known = olds.next_if(|(old, _)| *old == path).map(|(_, was)| was);
+            let was = known.filter(|_| !is_any_other || stayed(&is_kept, path));
             if now.is_folder() {
-                let same = was.is_some_and(|was| was.is_folder() && was.inode == now.inode);
-                is_kept.insert(path, same || path.is_root());
-                if !same && before.by_path.get(path).is_some_and(Stamp::is_folder) {
+                let same = was.is_some_and(|was| was.is_folder() && was.inode == now.inode) || path.is_root();
+                is_kept.insert(path, same);
+                is_any_other |= !same && known.is_some();
+                if !same && known.is_some_and(Stamp::is_folder) {
                     moved.anew.insert(path.clone());
                 }
             }
@@ -117,9 +127,8 @@ impl Moved {
                 moved.paths.insert(path.clone());
             }
         }
-        for path in before.by_path.keys() {
-            let stayed = path.parent().is_none_or(|parent| is_kept.get(&parent) == Some(&true));
-            if stayed && !after.by_path.contains_key(path) {
+        for path in gone.into_iter().chain(olds.map(|(path, _)| path)) {
+            if stayed(&is_kept, path) {
                 moved.above.extend(path.ancestors());
                 // Overlayfs copies the folder up too.
                 moved.paths.extend(path.parent());

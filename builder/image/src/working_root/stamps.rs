@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, os::fd::AsFd, path::Path, time::Duration};
 
 use rayon::prelude::*;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags, openat, statx};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, Statx, StatxFlags, openat, statx};
 use tree::{Layer, LayerPath, Node};
 
 use crate::{
@@ -14,6 +14,10 @@ use crate::{
 /// The clock that stamps are of moves in steps: of 10 ms at most, and this is more. Of what changed no longer before the last
 /// change of all, a further change may not be seen in the stamp.
 pub(super) const STEP: Duration = Duration::from_millis(12);
+
+/// Fewer are looked at by one thread: a folder takes some tens of microseconds, a name takes one.
+const FEW_FOLDERS: usize = 16;
+const FEW_NAMES: usize = 512;
 
 /// One path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +80,22 @@ impl Stamps {
         })
     }
 
+    /// Whether a change from now on moves any of these stamps. `now` is when an inode of the same file system was changed last.
+    pub fn is_older(&self, now: i128) -> bool {
+        self.newest + STEP.as_nanos() as i128 <= now
+    }
+
+    /// Whether these are of what those are of, with nothing changed but that the whole folder was moved.
+    pub fn are_of_the_same(&self, before: &Stamps) -> bool {
+        let is_same = |path: &LayerPath, was: &Stamp, now: &Stamp| match path.is_root() {
+            true => Stamp { changed: was.changed, ..*now } == *was,
+            false => now == was,
+        };
+        let mut both = self.by_path.iter().zip(&before.by_path);
+        self.by_path.len() == before.by_path.len()
+            && both.all(|((path, now), (other, was))| path == other && is_same(path, was, now))
+    }
+
     /// Folders that have another time than they had.
     pub(super) fn folders_touched_since<'a>(
         &'a self,
@@ -125,12 +145,14 @@ pub fn walk(root: &Path) -> Result<Stamps, ScanError> {
     let mut level = vec![path];
     // Level by level: a tree of any depth takes no more of the stack than a flat one.
     while !level.is_empty() {
-        let found = level
-            .par_iter()
-            .map(|path| folder(open.as_fd(), path))
-            .collect::<Result<Vec<Vec<(LayerPath, Stamp)>>, ScanError>>()?;
+        let look = |path| folder(open.as_fd(), path);
+        let found: Result<Vec<Vec<(LayerPath, Stamp)>>, ScanError> = match level.len() {
+            // Others are not woken for what is done before they run.
+            ..FEW_FOLDERS => level.iter().map(look).collect(),
+            _ => level.par_iter().map(look).collect(),
+        };
         level.clear();
-        for (path, stamp) in found.into_iter().flatten() {
+        for (path, stamp) in found?.into_iter().flatten() {
             if stamp.is_folder() {
                 level.push(path.clone());
             }
@@ -139,6 +161,11 @@ pub fn walk(root: &Path) -> Result<Stamps, ScanError> {
     }
     let newest = all.iter().map(|(_, stamp)| stamp.changed).max().unwrap_or_default();
     Ok(Stamps { by_path: all.into_iter().collect(), newest })
+}
+
+/// When an inode was changed last, as stamps count.
+pub fn last_change(found: &Stat) -> i128 {
+    i128::from(found.st_ctime) * 1_000_000_000 + i128::from(found.st_ctime_nsec)
 }
 
 const MASK: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
@@ -151,5 +178,9 @@ fn folder(root: impl AsFd, path: &LayerPath) -> Result<Vec<(LayerPath, Stamp)>, 
         let stat = statx(&open, below.name(), flags, MASK).map_err(failed("statx", &below))?;
         Ok((below, Stamp::of(&stat)))
     };
-    names(&open, path)?.into_par_iter().with_min_len(64).map(stamp).collect()
+    let names = names(&open, path)?;
+    match names.len() {
+        ..FEW_NAMES => names.into_iter().map(stamp).collect(),
+        _ => names.into_par_iter().with_min_len(64).map(stamp).collect(),
+    }
 }

@@ -103,7 +103,7 @@ fn a_snapshot_keeps_owners_and_capabilities() {
     let layer = scanned(folder.path(), Purpose::Snapshot).expect("scanned");
     let file = layer.get(&path("f")).expect("there");
     assert_eq!((file.uid, file.gid), (3_000_000, 4_294_967_294));
-    assert_eq!(file.xattrs, BTreeMap::from([(b"security.capability".to_vec(), cap.to_vec())]));
+    assert_eq!(file.xattrs, [(b"security.capability".to_vec(), cap.to_vec())].into());
 }
 
 #[test]

@@ -168,6 +168,17 @@ pub fn is_root() -> bool {
     root
 }
 
+/// As [`is_root`], and not root of a user namespace, who may make no devices, has no attributes of root's, and not every id.
+pub fn is_machines_root() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let is_whole = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    if !is_whole {
+        let test = std::thread::current().name().unwrap_or("formats").to_owned();
+        println!("SKIP {test}: needs root: devices, attributes and all ids");
+    }
+    is_whole && is_root()
+}
+
 /// Runs a program that must succeed, and gives its standard output.
 pub fn run(command: &mut Command) -> Vec<u8> {
     let output = command.output().expect("it starts");

@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use crate::archive::{Made, archive, everything, file, hard_link, has, is_root, run, symlink};
+use crate::archive::{Made, archive, everything, file, hard_link, has, is_machines_root, run, symlink};
 use image::{
     assemble::{Dialect, Image, ImageLayer, assemble, assemble_index},
     blobs::{BlobSource, Chained, closure},
@@ -185,7 +185,7 @@ fn an_index_of_platforms_is_one_image() {
 
 #[test]
 fn skopeo_umoci_and_podman_take_it() {
-    if !is_root() {
+    if !is_machines_root() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");

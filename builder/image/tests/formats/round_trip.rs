@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::archive::{Made, Memory, everything, is_root};
+use crate::archive::{Made, Memory, everything, is_machines_root};
 use image::{
     apply::{ApplyOptions, apply},
     contents::Folder,
@@ -117,7 +117,7 @@ fn insert(made: &mut Made, path: &LayerPath, wish: Wish, (mode, uid, gid, second
     let mtime = Mtime { seconds, nanoseconds: 0 };
     // Only folders and files may have attributes of users.
     let xattrs = if special { BTreeMap::new() } else { xattrs };
-    let node = Node { kind, mode, uid, gid, mtime, xattrs, hardlink: None };
+    let node = Node { kind, mode, uid, gid, mtime, xattrs: xattrs.into(), hardlink: None };
     made.layer.entries.insert(path.clone(), node);
     made.contents.0.extend(contents.map(|bytes| (path.clone(), bytes)));
 }
@@ -162,7 +162,8 @@ fn read(tar: &[u8]) -> (Layer, Memory) {
             EntryKind::BlockDevice { major, minor } => Kind::BlockDevice { major, minor },
             EntryKind::Fifo => Kind::Fifo,
         };
-        let (mode, uid, gid, mtime, xattrs) = (entry.mode, entry.uid, entry.gid, entry.mtime, entry.xattrs);
+        let (mode, uid, gid, mtime, xattrs) =
+            (entry.mode, entry.uid, entry.gid, entry.mtime, entry.xattrs.into());
         layer.entries.insert(path, Node { kind, mode, uid, gid, mtime, xattrs, hardlink: None });
     }
     (layer, contents)
@@ -180,7 +181,7 @@ proptest! {
 
     #[test]
     fn what_is_unpacked_is_packed_again(made in made()) {
-        if is_root() {
+        if is_machines_root() {
             let folder = tempfile::tempdir().expect("a folder");
             let tar = made.tar();
             let applied = apply(&tar[..], folder.path(), &ApplyOptions::default()).expect("unpacked");

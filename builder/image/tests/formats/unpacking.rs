@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::archive::{
-    archive, capability, entry, everything, file, folder, hard_link, is_root, path, symlink,
+    archive, capability, entry, everything, file, folder, hard_link, is_machines_root, is_root, path, symlink,
 };
 use image::{
     apply::{Applied, ApplyError, ApplyOptions, Ownership, WhiteoutNames, apply},
@@ -35,7 +35,7 @@ fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
 
 #[test]
 fn everything_is_on_disk() {
-    if !is_root() {
+    if !is_machines_root() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
@@ -120,7 +120,7 @@ fn the_first_name_in_path_order_has_the_content() {
 
 #[test]
 fn the_order_of_whiteouts_does_not_matter() {
-    if !is_root() {
+    if !is_machines_root() {
         return;
     }
     let mut members = vec![
@@ -172,7 +172,7 @@ fn a_whiteout_may_have_the_longest_name_there_is() {
 
 #[test]
 fn overlayfs_understands_the_folder() {
-    if !is_root() {
+    if !is_machines_root() {
         return;
     }
     let base = tempfile::tempdir().expect("a folder");

@@ -99,7 +99,7 @@ impl Call {
             Call::BoundCapabilities { keep } => write!(f, "prctl(PR_CAPBSET_DROP, all but {keep})"),
             Call::SetGroups { gids } => write!(f, "setgroups({gids:?})"),
             Call::InstallFilter { filter: _ } => write!(f, "seccomp(filter)"),
-            Call::InstallListener { filter: _ } => write!(f, "seccomp(filter with a listener)"),
+            Call::InstallListener { filter: _, optional: _ } => write!(f, "seccomp(filter with a listener)"),
             Call::SetIds { uid, gid } => write!(f, "setresgid({gid}), setresuid({uid})"),
             Call::SetCapabilities { keep } => write!(f, "capset({keep})"),
             Call::SetMask { mask } => write!(f, "umask({mask:04o})"),

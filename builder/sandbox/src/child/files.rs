@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, makedev, mkdirat, mknodat, openat};
 use rustix::io::{Errno, write};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsmount, fsopen, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsmount,
+    fsopen, move_mount, open_tree,
 };
 
 use super::mount_point::open_in;
@@ -36,10 +37,24 @@ pub(super) fn bind(root: &CStr, path: &CStr, readonly: bool) -> Result<OwnedFd, 
 /// A mount of a path inside an open folder; of the folder itself if the path names nothing.
 pub(super) fn select(within: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Fault> {
     if path.to_bytes().iter().all(|byte| *byte == b'/') {
-        return open_tree(within, c"", CLONE).at(Syscall::OpenTree);
+        return copy_of(within, within);
     }
     let found = open_in(within, path).at(Syscall::Openat2).map_err(|fault| fault.with(SOURCE))?;
-    open_tree(&found, c"", CLONE).at(Syscall::OpenTree)
+    copy_of(found.as_fd(), within)
+}
+
+/// A copy of a mount from a folder on. Before Linux 6.15 nothing is copied that is attached nowhere: it is attached over `/` then, and goes
+/// with the tree that the root is entered from.
+fn copy_of(folder: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> Result<OwnedFd, Fault> {
+    let copied = match open_tree(folder, c"", CLONE) {
+        Err(Errno::INVAL) => {
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            move_mount(mount, c"", CWD, c"/", flags).at(Syscall::MoveMount)?;
+            open_tree(folder, c"", CLONE)
+        }
+        copied => copied,
+    };
+    copied.at(Syscall::OpenTree)
 }
 
 /// A file system of the kernel's, of this type.

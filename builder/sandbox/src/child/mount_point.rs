@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::fchdir;
 
-use super::{Child, root};
+use super::{Child, files, root};
 use crate::board::CREATED;
 use crate::fault::{At, Fault, Syscall};
 use crate::{MountPoint, Source};
@@ -107,8 +107,15 @@ impl Child<'_> {
                 let lent = if at.stays { None } else { self.mode_there(&at.path)? };
                 let point = self.mount_point(call, at, Kind::Directory)?;
                 fchdir(&point).at(Syscall::Fchdir)?;
-                mount(made.name.as_c_str(), c".", made.kind.as_c_str(), made.flags, made.options.as_c_str())
-                    .at(Syscall::Mount)?;
+                let (kind, options) = (made.kind.as_c_str(), made.options.as_c_str());
+                match mount(made.name.as_c_str(), c".", kind, made.flags, options) {
+                    // It is there already, with the host's that is shown: mount(2) does not stack a file system on itself.
+                    Err(Errno::BUSY) if options.is_empty() => {
+                        let again = files::kernel_files(kind, made.flags.contains(MountFlags::RDONLY))?;
+                        root::attach(again.as_fd(), point.as_fd())?;
+                    }
+                    mounted => mounted.at(Syscall::Mount)?,
+                }
                 self.mounted(call);
                 match lent {
                     Some(mode) if !made.flags.contains(MountFlags::RDONLY) => self.set_mode(&at.path, mode),

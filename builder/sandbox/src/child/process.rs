@@ -130,7 +130,7 @@ impl Child<'_> {
                 Err(Errno::ACCESS) if self.adopts() => Ok(()),
                 other => other.at(Syscall::Seccomp),
             },
-            Call::InstallListener { filter } => {
+            Call::InstallListener { filter, optional } => {
                 // First, for opening is a call that may be answered.
                 let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
                 let root = openat(CWD, c"/", flags, Mode::empty()).at(Syscall::Openat)?;
@@ -140,6 +140,7 @@ impl Child<'_> {
                         None => return Ok(()),
                         Some(listener) => listener,
                     },
+                    Err(Errno::BUSY) if *optional => return Ok(()),
                     other => other.at(Syscall::Seccomp)?,
                 };
                 send(self.listener.as_ref(), &[listener.as_fd(), root.as_fd()])

@@ -79,7 +79,11 @@ calls! {
     Rename "rename" Always, Any;
     Renameat "renameat" Always, Any;
     Renameat2 "renameat2" Always, Any;
-    Utimensat "utimensat" Bits(3, libc::AT_SYMLINK_NOFOLLOW as u32), Any;
+    Utimensat "utimensat" Always, Any;
+    Futimesat "futimesat" Always, Any;
+    Utimes "utimes" Always, Any;
+    Utime "utime" Always, Any;
+    Truncate "truncate" Always, Any;
     Creat "creat" Always, Any;
     Open "open" Bits(1, O_WRITES), Any;
     Openat "openat" Bits(2, O_WRITES), Any;

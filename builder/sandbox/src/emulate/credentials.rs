@@ -40,6 +40,7 @@ const SETGID: u64 = 1 << 6;
 const SETUID: u64 = 1 << 7;
 const SETPCAP: u64 = 1 << 8;
 const LINUX_IMMUTABLE: u64 = 1 << 9;
+pub(crate) const SYS_CHROOT: u64 = 1 << 18;
 pub(crate) const MKNOD: u64 = 1 << 27;
 const MAC_OVERRIDE: u64 = 1 << 32;
 /// What depends on the user for files (`CAP_FS_SET`).

@@ -16,8 +16,10 @@
 //! | `credentials.rs`, `permission.rs` | the kernel's rules, on values |
 //! | `identity.rs`, `status.rs` | who a process is, and what `/proc` shows of that |
 //! | `record.rs`, `owners.rs` | whose a file is |
+//! | `suspects.rs` | which files are root's without a closer look |
 //! | `view.rs` | how a path of the step's is resolved |
 //! | `supervisor.rs`, `answer/` | the thread that answers, call by call |
+//! | `devices.rs` | the same for steps with sub-ids, where nothing is emulated but devices |
 //!
 //! What would surprise a reader:
 //!
@@ -35,6 +37,7 @@
 mod answer;
 mod calls;
 mod credentials;
+pub(crate) mod devices;
 mod identity;
 mod layout;
 mod owners;
@@ -42,6 +45,7 @@ mod permission;
 mod record;
 mod status;
 mod supervisor;
+mod suspects;
 mod view;
 
 use std::collections::BTreeMap;
@@ -66,6 +70,15 @@ pub struct Emulation {
     pub records: Arc<Records>,
     /// The owners in what is mounted on the root, by where that is.
     pub mounts: BTreeMap<PathBuf, Mounted>,
+}
+
+/// What is emulated in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Emulated {
+    /// Owners, and all that follows from them.
+    Owners,
+    /// Devices: nobody may make one in a user namespace.
+    Devices,
 }
 
 /// Whether this kernel can: seccomp user notification whose calls wait killably (Linux 5.19), on a machine that Kiln has the

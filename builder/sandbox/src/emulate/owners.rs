@@ -3,7 +3,7 @@
 //! | The file | Its owner |
 //! |---|---|
 //! | has a record | says the record |
-//! | is the layers' below, or a copy that overlayfs made of such a one | says [`Owners`] |
+//! | is the layers' below, or a copy that overlayfs made of such a one | says [`Owners`]; in a root that is one folder, the table of [`Records`] |
 //! | is of a mount | say the layers that are mounted, or who asked for the mount |
 //! | was made by the step | the one of its inode: root |
 
@@ -14,10 +14,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Statx, Uid, chownat, openat2};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Statx, Uid, chownat, openat2, statx};
 use rustix::io::Errno;
 
-use super::record::{self, ATTRIBUTE, Owner, Records};
+use super::record::{self, ATTRIBUTE, INODE, Owner, Records};
+use super::suspects::Suspects;
 use super::view::{File, View};
 
 /// What the layers below a step say of their files. Asked by the thread that answers the step's calls, whose root is the step's:
@@ -25,6 +26,9 @@ use super::view::{File, View};
 pub trait Owners: Send + Sync + fmt::Debug {
     /// Whose the file at a path is: below the root, without a slash at either end, links not followed. None where there is none.
     fn of(&self, path: &[u8]) -> Option<Below>;
+
+    /// Those that are not root's, or devices; so many that they are better asked for one by one are none.
+    fn foreign(&self) -> Option<Vec<(Vec<u8>, Below)>>;
 
     /// Whether every file of theirs is root's and none a device, so that no path needs to be asked for.
     fn are_all_root(&self) -> bool {
@@ -36,6 +40,10 @@ pub trait Owners: Send + Sync + fmt::Debug {
 impl Owners for () {
     fn of(&self, _path: &[u8]) -> Option<Below> {
         None
+    }
+
+    fn foreign(&self) -> Option<Vec<(Vec<u8>, Below)>> {
+        Some(Vec::new())
     }
 
     fn are_all_root(&self) -> bool {
@@ -81,6 +89,7 @@ pub(crate) struct Ledger {
     /// What the step writes, where its root is an overlay.
     pub upper: Option<OwnedFd>,
     pub mounts: Vec<Mount>,
+    pub suspects: Suspects,
 }
 
 /// A mount in the step's root.
@@ -92,13 +101,28 @@ pub(crate) struct Mount {
 }
 
 impl Ledger {
-    /// Learns which mounts these are.
-    pub fn find_mounts(&mut self, view: &View, mounts: BTreeMap<PathBuf, Mounted>) {
+    /// Learns which files are to be looked at closely, and which mounts these are.
+    pub fn begin(&mut self, view: &View, mounts: BTreeMap<PathBuf, Mounted>) {
+        self.suspects = Suspects::of(view, &*self.owners, &self.records);
         for (target, mounted) in mounts {
             let Some(file) = view.at(&target) else { continue };
             let Some(at) = view.path(&file) else { continue };
             self.mounts.push(Mount { id: file.found.stx_mnt_id, at, mounted });
         }
+    }
+
+    /// Whether somebody says whose the files of a mount are.
+    fn is_told(&self, mount: u64) -> bool {
+        self.mounts.iter().any(|told| told.id == mount)
+    }
+
+    /// Whether a file of which this was found is root's, and no device: without a look at its record. No is not certain.
+    pub fn is_surely_roots(&self, view: &View, found: &Statx) -> bool {
+        let mount = found.stx_mnt_id;
+        if mount == view.mount {
+            return !self.suspects.has(found, self.records.has_others());
+        }
+        !self.is_told(mount) && !self.suspects.has_elsewhere(found)
     }
 
     /// Whose a file is.
@@ -130,7 +154,7 @@ impl Ledger {
             }
             let path = view.path_in_root(file)?;
             let below = self.owners.of(&path).filter(|below| below.owner != Owner::ROOT)?;
-            return (!self.is_new(&path, file, &below)).then_some(below.owner);
+            return (!self.is_new(&path, &below)).then_some(below.owner);
         }
         let Mount { at, mounted, .. } = self.mounts.iter().find(|mount| mount.id == file.found.stx_mnt_id)?;
         let path = view.path(file)?;
@@ -153,15 +177,29 @@ impl Ledger {
             let value = owner.encode();
             match file.set_attribute(ATTRIBUTE, value.as_bytes()) {
                 Err(Errno::OPNOTSUPP | Errno::PERM) => {}
-                other => return other,
+                other => {
+                    self.suspects.add(&file.found);
+                    // A file of the layers below that has several names is another one when it has been copied up.
+                    if file.found.stx_nlink > 1
+                        && let Ok(found) = statx(&file.fd, c"", AtFlags::EMPTY_PATH, INODE)
+                    {
+                        self.suspects.add(&found);
+                    }
+                    return other;
+                }
             }
         }
+        self.suspects.add(&file.found);
         self.records.set_other(&self.inode(view, file), owner);
         Ok(())
     }
 
     /// Writes down what the layers below say, before the file gets another name or content.
     pub fn pin(&self, view: &View, file: &File) {
+        if self.upper.is_none() && file.found.stx_mnt_id == view.mount {
+            self.records.hold(&file.found);
+            return;
+        }
         // What is asked first is what most often says no.
         if self.below(view, file).is_none() {
             return;
@@ -176,38 +214,46 @@ impl Ledger {
         }
     }
 
+    /// As [`Ledger::pin`], before the file gets one more name.
+    pub fn pin_linked(&self, view: &View, file: &File) {
+        let is_copied = self.upper.is_none() || file.found.stx_mnt_id != view.mount;
+        if is_copied || !file.is_plain() {
+            return self.pin(view, file);
+        }
+        let (owner, _) = self.owner(view, file);
+        // Written also where it is there, so that the file is copied up. Where it cannot be, there is no more name either.
+        if owner != Owner::ROOT && self.record(view, file, owner).is_ok() {
+            self.suspects.add_linked(&file.found, &self.inode(view, file));
+        }
+    }
+
     /// What tells the inode: that of the upper folder, for overlayfs shows another one after it has copied a file up.
     fn inode(&self, view: &View, file: &File) -> Statx {
         let in_upper = || {
+            let upper = self.upper.as_ref()?;
             let path = view.path_in_root(file)?;
-            Some(File::of(self.in_upper(&path)?).ok()?.found)
+            Some(File::of(in_upper(upper, &path)?).ok()?.found)
         };
         in_upper().unwrap_or(file.found)
     }
 
-    fn in_upper(&self, path: &[u8]) -> Option<OwnedFd> {
-        in_upper(self.upper.as_ref()?, path)
-    }
-
     /// Whether the step made the file where the layers below have one of the same name.
-    fn is_new(&self, path: &[u8], file: &File, below: &Below) -> bool {
-        let Some(upper) = &self.upper else {
-            // One folder for all: what was opened for writing has a record, see [`Ledger::pin`].
-            return !record::is_copy(&file.found, below, |_, _| Err(Errno::NODATA));
-        };
+    fn is_new(&self, path: &[u8], below: &Below) -> bool {
+        // In a root that is one folder they have been noted.
+        let Some(upper) = &self.upper else { return true };
         let Some(copy) = in_upper(upper, path).and_then(|copy| File::of(copy).ok()) else { return false };
         let read = |attribute: &CStr, value: &mut [u8]| copy.attribute(attribute, value);
-        self.is_below_opaque(path) || !record::is_copy(&copy.found, below, read)
+        is_below_opaque(upper, path) || !record::is_copy(&copy.found, below, read)
     }
+}
 
-    /// Whether nothing of the layers below is seen in the folder, or in one of those above.
-    fn is_below_opaque(&self, path: &[u8]) -> bool {
-        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
-        ends.chain([path.len()]).any(|end| {
-            let folder = self.in_upper(&path[..end]).and_then(|folder| File::of(folder).ok());
-            folder.is_some_and(|folder| is_opaque(&folder))
-        })
-    }
+/// Whether nothing of the layers below is seen in the folder, or in one of those above.
+fn is_below_opaque(upper: &OwnedFd, path: &[u8]) -> bool {
+    let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
+    ends.chain([path.len()]).any(|end| {
+        let folder = in_upper(upper, &path[..end]).and_then(|folder| File::of(folder).ok());
+        folder.is_some_and(|folder| is_opaque(&folder))
+    })
 }
 
 fn in_upper(upper: &OwnedFd, path: &[u8]) -> Option<OwnedFd> {

@@ -1,6 +1,8 @@
 //! Whether a process may do something to a file, by the owner that the file seems to have: the rules of `fs/namei.c` and
 //! `fs/attr.c`, on values.
 
+use rustix::io::Errno;
+
 use super::credentials::{CHOWN, Credentials, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER};
 use super::record::Owner;
 
@@ -44,10 +46,23 @@ pub(crate) fn may_chown(who: &Credentials, owner: &Owner, uid: Option<u32>, gid:
 }
 
 /// Whether it may take a name out of a folder: may write to it, and owns one of both if the folder is sticky.
-pub(crate) fn may_remove(who: &Credentials, folder: (&Owner, u32), file: &Owner) -> bool {
+pub(crate) fn may_remove(who: &Credentials, folder: (&Owner, u32), file: &Owner) -> Result<(), Errno> {
     let (owner, mode) = folder;
-    may_access(who, owner, mode, WRITE | EXECUTE)
-        && (mode & libc::S_ISVTX == 0 || is_owner(who, owner) || is_owner(who, file))
+    if !may_access(who, owner, mode, WRITE | EXECUTE) {
+        return Err(Errno::ACCESS);
+    }
+    let is_kept = mode & libc::S_ISVTX != 0 && !is_owner(who, owner) && !is_owner(who, file);
+    if is_kept { Err(Errno::PERM) } else { Ok(()) }
+}
+
+/// Whether it may give a file another time: the one that is now also who may write to it.
+pub(crate) fn may_touch(who: &Credentials, owner: &Owner, mode: u32, is_now: bool) -> Result<(), Errno> {
+    match is_owner(who, owner) {
+        true => Ok(()),
+        false if !is_now => Err(Errno::PERM),
+        false if may_access(who, owner, mode, WRITE) => Ok(()),
+        false => Err(Errno::ACCESS),
+    }
 }
 
 #[cfg(test)]
@@ -103,9 +118,25 @@ mod tests {
     fn a_sticky_folder_keeps_what_is_others() {
         let user = Credentials::of_step(1000, 1000, &[], 0);
         let root = owner(0, 0);
-        assert!(may_remove(&user, (&root, FOLDER | 0o777), &root));
-        assert!(!may_remove(&user, (&root, FOLDER | 0o1777), &root));
-        assert!(may_remove(&user, (&root, FOLDER | 0o1777), &owner(1000, 0)));
-        assert!(!may_remove(&user, (&root, FOLDER | 0o755), &owner(1000, 0)));
+        assert_eq!(may_remove(&user, (&root, FOLDER | 0o777), &root), Ok(()));
+        assert_eq!(may_remove(&user, (&root, FOLDER | 0o1777), &root), Err(Errno::PERM));
+        assert_eq!(may_remove(&user, (&root, FOLDER | 0o1777), &owner(1000, 0)), Ok(()));
+        assert_eq!(may_remove(&user, (&root, FOLDER | 0o755), &owner(1000, 0)), Err(Errno::ACCESS));
+    }
+
+    #[test]
+    fn who_may_write_to_a_file_may_touch_it_and_not_set_its_time() {
+        let (user, root) =
+            (Credentials::of_step(1000, 1000, &[], 0), Credentials::of_step(0, 0, &[], FOWNER));
+        let table = [
+            (&user, owner(1000, 0), 0o400, Ok(()), Ok(())),
+            (&user, owner(0, 0), 0o666, Ok(()), Err(Errno::PERM)),
+            (&user, owner(0, 0), 0o644, Err(Errno::ACCESS), Err(Errno::PERM)),
+            (&root, owner(5, 6), 0o400, Ok(()), Ok(())),
+        ];
+        for (who, owner, mode, now, set) in table {
+            assert_eq!(may_touch(who, &owner, mode, true), now, "{owner:?} {mode:o}");
+            assert_eq!(may_touch(who, &owner, mode, false), set, "{owner:?} {mode:o}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! A file of its own, or a folder, carries its record in an extended attribute: it goes where the inode goes, over renames and
 //! hard links and when overlayfs copies a file up, and ends with it. Links, pipes and sockets can have no such attribute, nor
 //! has every file system: of those a table is kept, by inode and time of birth, for an inode's number is used again.
+//! Where a root is one folder and no overlay, what of the layers below is not root's is in it from the beginning.
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -11,7 +12,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, lgetxattr, statx};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, lgetxattr, openat2, statx,
+};
 use rustix::io::Errno;
 
 use super::owners::Below;
@@ -100,15 +103,44 @@ impl Inode {
     }
 }
 
+/// Device, by its two numbers, and number of an inode.
+pub(crate) type Number = (u32, u32, u64);
+
+/// Which inode it is, apart from when it was made.
+pub(crate) fn number(found: &Statx) -> Number {
+    (found.stx_dev_major, found.stx_dev_minor, found.stx_ino)
+}
+
+/// When a file was changed.
+pub(crate) fn time(found: &Statx) -> (i64, u32) {
+    (found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec)
+}
+
 /// What tells an inode.
 pub(crate) const INODE: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
+/// What the table says of an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Noted {
+    owner: Owner,
+    /// The time of what may be another file by now: its number is used again, and its file system does not say when it was made.
+    modified: Option<(i64, u32)>,
+}
+
+impl Noted {
+    fn fits(&self, found: &Statx) -> bool {
+        let is_folder = FileType::from_raw_mode(found.stx_mode.into()) == FileType::Directory;
+        self.modified.is_none_or(|modified| is_folder || modified == time(found))
+    }
+}
 
 /// What a step recorded, to be read when it has ended.
 #[derive(Debug, Default)]
 pub struct Records {
-    /// Inodes that cannot have an attribute.
-    others: Mutex<BTreeMap<Inode, Owner>>,
+    /// Inodes that cannot have an attribute, or were noted.
+    others: Mutex<BTreeMap<Inode, Noted>>,
     has_others: AtomicBool,
+    has_devices: AtomicBool,
 }
 
 impl Records {
@@ -140,18 +172,66 @@ impl Records {
         Ok(is_copy(&found, below, |attribute, value| lgetxattr(&path, attribute, value)))
     }
 
+    /// Whether the step made what stands for a device, though its owners are not emulated.
+    pub fn has_devices(&self) -> bool {
+        self.has_devices.load(Ordering::Acquire)
+    }
+
+    /// From now on it has.
+    pub(crate) fn set_devices(&self) {
+        self.has_devices.store(true, Ordering::Release);
+    }
+
+    /// Puts a file of the layers below into the table, before the step begins: of a root that is one folder, where a file
+    /// keeps its inode whatever becomes of its name. The path is below the folder; one that is not there is left out.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn note(&self, folder: BorrowedFd<'_>, path: &[u8], owner: Owner) -> io::Result<()> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let path = if path.is_empty() { b"." } else { path };
+        let file = match openat2(folder, path, flags, Mode::empty(), resolve) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+            other => other?,
+        };
+        let found = statx(&file, c"", AtFlags::EMPTY_PATH, INODE)?;
+        let is_certain = found.stx_mask & StatxFlags::BTIME.bits() != 0;
+        self.put(&found, Noted { owner, modified: (!is_certain).then(|| time(&found)) });
+        Ok(())
+    }
+
     /// What the table says.
     pub(crate) fn other(&self, found: &Statx) -> Option<Owner> {
         if !self.has_others.load(Ordering::Acquire) {
             return None;
         }
-        self.others.lock().unwrap_or_else(PoisonError::into_inner).get(&Inode::of(found)).copied()
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let noted = others.get(&Inode::of(found))?;
+        noted.fits(found).then_some(noted.owner)
     }
 
     /// Puts it into the table.
     pub(crate) fn set_other(&self, found: &Statx, owner: Owner) {
-        self.others.lock().unwrap_or_else(PoisonError::into_inner).insert(Inode::of(found), owner);
+        self.put(found, Noted { owner, modified: None });
+    }
+
+    /// Before a file that may have been noted gets another time.
+    pub(crate) fn hold(&self, found: &Statx) {
+        if let Some(owner) = self.other(found) {
+            self.set_other(found, owner);
+        }
+    }
+
+    fn put(&self, found: &Statx, noted: Noted) {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner).insert(Inode::of(found), noted);
         self.has_others.store(true, Ordering::Release);
+    }
+
+    /// Which inodes the table is about.
+    pub(crate) fn numbers(&self) -> Vec<Number> {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.keys().map(|inode| (inode.device.0, inode.device.1, inode.number)).collect()
     }
 
     /// Whether the table holds anything.
@@ -169,7 +249,7 @@ pub(crate) fn is_copy(
 ) -> bool {
     let marked = |attribute: &CStr| read(attribute, &mut [0; 256]).is_ok();
     FileType::from_raw_mode(found.stx_mode.into()) == FileType::Directory
-        || (found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec) == below.modified
+        || time(found) == below.modified
         || [c"trusted.overlay.origin", c"user.overlay.origin"].into_iter().any(marked)
 }
 
@@ -185,7 +265,34 @@ pub(crate) fn value(read: impl FnOnce(&mut [u8]) -> Result<usize, Errno>) -> Res
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
+
+    #[test]
+    fn what_was_noted_is_known_by_its_inode_whatever_its_name() {
+        let folder = tempfile::tempdir().expect("there is room for a folder");
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("a"), "").expect("it is the test's");
+        std::fs::create_dir(at("d")).expect("it is the test's");
+        let open = |path| std::fs::File::open(path).expect("it is the test's");
+        let (top, below) = (open(folder.path().to_owned()), open(at("d")));
+        let (records, owner) = (Records::default(), Owner { uid: 5, gid: 6, device: None });
+        for path in [&b"a"[..], b"gone", b"a/gone"] {
+            records.note(top.as_fd(), path, owner).expect("what is not there is left out");
+        }
+        std::fs::rename(at("a"), at("d/b")).expect("it is the test's");
+        assert_eq!(records.of(below.as_fd(), b"b").expect("it is there"), Some(owner));
+        // A file system that does not say when a file was made.
+        let look = || statx(&below, c"b", AtFlags::SYMLINK_NOFOLLOW, INODE).expect("it is there");
+        let before = look();
+        records.put(&before, Noted { owner, modified: Some(time(&before)) });
+        let file = std::fs::OpenOptions::new().write(true).open(at("d/b")).expect("it is the test's");
+        file.set_modified(std::time::UNIX_EPOCH).expect("it is the test's");
+        assert_eq!((records.other(&before), records.other(&look())), (Some(owner), None));
+        records.hold(&before);
+        assert_eq!(records.other(&look()), Some(owner));
+    }
 
     #[test]
     fn a_record_has_one_form() {

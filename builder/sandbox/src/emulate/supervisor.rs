@@ -16,13 +16,14 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use super::calls::{Numbers, Trap};
-use super::credentials::Credentials;
+use super::credentials::{Credentials, SYS_CHROOT};
 use super::identity::Identities;
 use super::owners::{From, Ledger, Mounted};
 use super::permission::may_access;
 use super::record::Owner;
 use super::status::Statuses;
-use super::view::{At, File, View};
+use super::suspects::Suspects;
+use super::view::{At, File, Named, View, descriptor, split};
 use crate::seccomp::native_architecture;
 use crate::sys::notify::{self, Notification};
 use crate::{Error, Rootfs, Spec};
@@ -76,7 +77,7 @@ impl Opening {
         let user = &spec.user;
         Ok(Some(Opening {
             proc: open(Path::new("/proc"))?,
-            ledger: Ledger { owners, records, upper, mounts: Vec::new() },
+            ledger: Ledger { owners, records, upper, mounts: Vec::new(), suspects: Suspects::default() },
             mounts: emulation.mounts.clone(),
             first: Credentials::of_step(
                 user.uid,
@@ -103,7 +104,7 @@ impl Opening {
             let identities = Identities::new(self.first);
             let programs = programs.into_iter();
             let mut ledger = self.ledger;
-            ledger.find_mounts(&view, self.mounts);
+            ledger.begin(&view, self.mounts);
             let mut supervisor =
                 Supervisor { listener, ledger, identities, view, statuses: Statuses::default(), programs };
             while let Some(call) = next(&supervisor.listener) {
@@ -190,11 +191,13 @@ impl Supervisor {
             Listxattr | Llistxattr | Flistxattr => self.list_attributes(trap, call),
             Mknod | Mknodat | Mkdir | Mkdirat | Symlink | Symlinkat => self.make(trap, call),
             Link | Linkat | Rename | Renameat | Renameat2 => self.rename(trap, call),
-            Utimensat => self.touch_link(call),
+            Utimensat | Futimesat | Utimes | Utime => self.touch(trap, call),
+            Truncate => self.truncate(call),
             Unlink | Unlinkat | Rmdir => self.remove(trap, call),
             Chmod | Fchmod | Fchmodat | Fchmodat2 => self.chmod(trap, call),
             Creat | Open | Openat | Openat2 => self.open(trap, call),
             Execve | Execveat => self.execute(trap, call),
+            Chroot if !self.who(call).can(SYS_CHROOT) => Err(Errno::PERM),
             Chroot | Setns | Unshare => {
                 self.view.roots_differ = true;
                 Ok(Answer::GoOn)
@@ -217,23 +220,61 @@ impl Supervisor {
         self.ledger.owner(&self.view, file)
     }
 
+    /// What a path argument names.
+    pub(super) fn named(&self, call: &Notification, at: At, path: u64) -> Option<Named> {
+        let text = self.view.text(call.thread, path)?;
+        (!text.is_empty()).then_some(Named::Path(at, text))
+    }
+
+    /// What a path argument names that may be empty, or no path at all, to mean the descriptor.
+    pub(super) fn named_or_open(&self, call: &Notification, at: At, path: u64, flags: u64) -> Option<Named> {
+        let may_be_empty = flags & libc::AT_EMPTY_PATH as u64 != 0;
+        if may_be_empty && path == 0 {
+            return Some(Named::Open(at.folder));
+        }
+        let text = self.view.text(call.thread, path)?;
+        match text.is_empty() {
+            true if may_be_empty => Some(Named::Open(at.folder)),
+            true => None,
+            false => Some(Named::Path(at, text)),
+        }
+    }
+
     /// The file of a path argument; none where the kernel has to say what it thinks of it.
     pub(super) fn find(&self, call: &Notification, at: At, path: u64) -> Option<File> {
-        self.view.find(call.thread, at, &self.view.text(call.thread, path)?)
+        self.view.look(call.thread, &self.named(call, at, path)?)
     }
 
     /// The file of a path argument that may be empty, or no path at all, to mean the descriptor.
     pub(super) fn find_or_open(&self, call: &Notification, at: At, path: u64, flags: u64) -> Option<File> {
-        let may_be_empty = flags & libc::AT_EMPTY_PATH as u64 != 0;
-        if may_be_empty && path == 0 {
-            return self.view.open_file(call.thread, at.folder);
+        self.view.look(call.thread, &self.named_or_open(call, at, path, flags)?)
+    }
+
+    /// The same, but none also where it is root's, or not there: nothing of it needs to be answered.
+    pub(super) fn suspect(&self, call: &Notification, named: &Named) -> Option<File> {
+        // The kernel would look among the descriptors of this process.
+        if matches!(named, Named::Path(_, path) if descriptor(path).is_some()) {
+            return self.view.look(call.thread, named);
         }
-        let text = self.view.text(call.thread, path)?;
-        match text.is_empty() {
-            true if may_be_empty => self.view.open_file(call.thread, at.folder),
-            true => None,
-            false => self.view.find(call.thread, at, &text),
+        match self.view.glance(call.thread, named) {
+            Some(Ok(found)) if self.ledger.is_surely_roots(&self.view, &found) => None,
+            Some(Err(_)) => None,
+            _ => self.view.look(call.thread, named),
         }
+    }
+
+    /// Whether what is made at a path by root will be root's without more: the folder hands no group on.
+    pub(super) fn makes_roots(
+        &self,
+        call: &Notification,
+        who: &Credentials,
+        folder: i32,
+        path: &[u8],
+    ) -> bool {
+        let Some((above, _)) = split(path).filter(|_| who.makes_files_of_root()) else { return false };
+        let named = Named::Path(At { folder, follow: true }, above.to_vec());
+        let found = self.view.glance(call.thread, &named);
+        found.is_some_and(|found| found.is_ok_and(|found| u32::from(found.stx_mode) & libc::S_ISGID == 0))
     }
 
     /// Whether the caller may do this to a file; root may, as far as the kernel has no objection.

@@ -82,6 +82,15 @@ pub(crate) struct At {
     pub follow: bool,
 }
 
+/// What a call is about.
+#[derive(Debug)]
+pub(crate) enum Named {
+    /// What a path leads to, which is not empty.
+    Path(At, Vec<u8>),
+    /// A file that the process has open, or its working directory.
+    Open(i32),
+}
+
 /// The step's files.
 pub(crate) struct View {
     proc: OwnedFd,
@@ -169,6 +178,41 @@ impl View {
         }
     }
 
+    /// What a name leads to; none where the kernel has to say what it thinks of it.
+    pub fn look(&self, thread: u32, named: &Named) -> Option<File> {
+        match named {
+            Named::Path(at, path) => self.find(thread, *at, path),
+            Named::Open(number) => self.open_file(thread, *number),
+        }
+    }
+
+    /// What is found by a name, without opening it: by one call where it takes several to be certain. What is of another mount
+    /// than the step's root may be another file, for a link into `/proc` is followed as this process sees it. None where it
+    /// cannot be had so.
+    pub fn glance(&self, thread: u32, named: &Named) -> Option<Result<Statx, Errno>> {
+        let of_open = |number: i32| match number {
+            libc::AT_FDCWD => Some(format!("{thread}/cwd")),
+            0.. => Some(format!("{thread}/fd/{number}")),
+            _ => None,
+        };
+        let mut flags = AtFlags::NO_AUTOMOUNT;
+        let wanted = INODE | StatxFlags::MNT_ID;
+        let found = match named {
+            Named::Open(number) => statx(&self.proc, of_open(*number)?, flags, wanted),
+            Named::Path(..) if self.roots_differ => return None,
+            Named::Path(at, path) => {
+                flags.set(AtFlags::SYMLINK_NOFOLLOW, !at.follow);
+                if path.starts_with(b"/") {
+                    statx(&self.root, path, flags, wanted)
+                } else {
+                    let path = [of_open(at.folder)?.as_bytes(), b"/", path].concat();
+                    statx(&self.proc, path, flags, wanted)
+                }
+            }
+        };
+        Some(found)
+    }
+
     /// What is at a path of the step's root.
     pub fn at(&self, path: &Path) -> Option<File> {
         let found = openat2(&self.root, path, LOOK, Mode::empty(), ResolveFlags::IN_ROOT);
@@ -191,14 +235,7 @@ impl View {
 
     /// The folder that a path's last name is in, and the name; none for a path that ends with none.
     pub fn parent(&self, thread: u32, folder: i32, path: &[u8]) -> Option<(File, Vec<u8>)> {
-        let end = path.iter().rposition(|byte| *byte != b'/')? + 1;
-        let path = &path[..end];
-        let start = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-        let (above, name) = path.split_at(start);
-        if [b".".as_slice(), b".."].contains(&name) {
-            return None;
-        }
-        let above = if above.is_empty() { b"." } else { above };
+        let (above, name) = split(path)?;
         Some((self.find(thread, At { folder, follow: true }, above)?, name.to_vec()))
     }
 
@@ -256,8 +293,20 @@ impl View {
     }
 }
 
+/// The path of the folder that a path's last name is in, and the name; none for a path that ends with none.
+pub(crate) fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = path.iter().rposition(|byte| *byte != b'/')? + 1;
+    let path = &path[..end];
+    let start = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+    let (above, name) = path.split_at(start);
+    if [b".".as_slice(), b".."].contains(&name) {
+        return None;
+    }
+    Some((if above.is_empty() { b"." } else { above }, name))
+}
+
 /// The descriptor that a path is the name of.
-fn descriptor(path: &[u8]) -> Option<i32> {
+pub(crate) fn descriptor(path: &[u8]) -> Option<i32> {
     let names: [(&[u8], i32); 3] = [(b"/dev/stdin", 0), (b"/dev/stdout", 1), (b"/dev/stderr", 2)];
     if let Some((_, number)) = names.iter().find(|(name, _)| *name == path) {
         return Some(*number);

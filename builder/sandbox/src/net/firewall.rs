@@ -8,6 +8,8 @@
 //! leads into another chain, what that says. A probe would tell less: a packet from one of Kiln's interfaces to another is not the packet
 //! that a step sends, to another address by another interface, and rules are made of such things.
 
+mod legacy;
+
 use std::collections::BTreeMap;
 
 use rustix::io::Errno;
@@ -36,9 +38,8 @@ const BOTH: u8 = 1;
 /// # Errors
 /// The kernel has no nf_tables, or it may not be asked.
 pub(crate) fn obstacle(ipv6: bool) -> Result<Option<Refusal>, Errno> {
-    if legacy_forbids(ipv6) {
-        let chain = "chain FORWARD of iptables-legacy".to_owned();
-        return Ok(Some(Refusal::Firewall { chain, by_policy: false }));
+    if let Some(refusal) = legacy::obstacle(ipv6) {
+        return Ok(Some(refusal));
     }
     let socket = Socket::open(Some(NETFILTER))?;
     let rules = all(&socket, GET_RULE)?;
@@ -194,14 +195,6 @@ fn verdict(name: &str, data: &[u8]) -> Option<Verdict> {
         }
         _ => None,
     }
-}
-
-/// Whether there are rules of the old iptables that refuse. They cannot be read by netlink, so that only a filter which is
-/// in use at all is known; nearly always one is loaded because something wants packets to be dropped.
-fn legacy_forbids(ipv6: bool) -> bool {
-    let names = if ipv6 { "/proc/self/net/ip6_tables_names" } else { "/proc/self/net/ip_tables_names" };
-    let tables = std::fs::read_to_string(names).unwrap_or_default();
-    tables.lines().any(|table| table == "filter")
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 //! | `host.rs` | what there is on the host |
 //! | `pasta.rs` | the way by a program |
 //! | `helper.rs` | a program that serves a namespace: how it starts and ends |
+//! | `stack.rs` | the way by Kiln's own threads |
 //! | `nat.rs` | the way through the host's kernel: what is made once for a build |
 //! | `nft.rs` | the rules by which the host translates the steps' addresses |
 //! | `firewall.rs` | whether the host's own rules would drop their packets |
@@ -20,7 +21,7 @@
 //! | `route.rs`, `netlink.rs` | the kernel's language |
 //!
 //! Nothing is left on the host, however a build ends: a namespace goes with its last descriptor, with it both of its
-//! interfaces and their routes, the table goes with its socket, and a program is killed by the kernel. The switches are put back
+//! interfaces and their routes, the table goes with its socket, a program is killed by the kernel, and threads are Kiln's own. The switches are put back
 //! by the next build.
 
 mod firewall;
@@ -35,6 +36,7 @@ mod pasta;
 mod range;
 mod refusal;
 mod route;
+mod stack;
 mod way;
 
 use std::collections::VecDeque;
@@ -242,7 +244,7 @@ impl Network {
 
     /// What carries its packets.
     pub fn way(&self) -> Way {
-        if self.namespace.has_helper() { Way::Pasta } else { Way::Nat }
+        self.namespace.way()
     }
 
     /// What the step is to be told of it.

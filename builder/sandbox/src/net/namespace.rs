@@ -5,7 +5,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
+
+use network_stack::Stack;
 
 use rustix::io::Errno;
 
@@ -13,6 +16,7 @@ use super::helper::Helper;
 use super::netlink::Socket;
 use super::range::{Prefix, Range};
 use super::route::{Changes, LOOPBACK, link_named};
+use super::way::Way;
 use crate::sys;
 
 /// What a step calls its interface.
@@ -28,9 +32,16 @@ pub(crate) struct Namespace {
     pub is_new: bool,
     /// How many sockets there are in it.
     sockets: Option<Arc<[File; 2]>>,
-    /// The program that carries its packets, if one does, and how many sockets of netlink it has in it. It ends with the
-    /// namespace.
-    helper: Option<(Arc<Helper>, usize)>,
+    carrier: Carrier,
+}
+
+/// Who carries a namespace's packets. It ends with the namespace.
+#[derive(Clone, Debug)]
+enum Carrier {
+    Kernel,
+    /// A program, and how many sockets of netlink it has in it.
+    Program(Arc<Helper>, usize),
+    Stack(Arc<Stack>),
 }
 
 impl Namespace {
@@ -47,42 +58,86 @@ impl Namespace {
         let sockets = open("protocols").and_then(|protocols| Ok(Arc::new([protocols, open("sockstat")?])));
         Changes::default().up(LOOPBACK).make(&socket).map_err(failed("bringing lo up"))?;
         Ok((
-            Namespace { descriptor: Arc::new(descriptor), is_new: true, sockets: sockets.ok(), helper: None },
+            Namespace {
+                descriptor: Arc::new(descriptor),
+                is_new: true,
+                sockets: sockets.ok(),
+                carrier: Carrier::Kernel,
+            },
             socket,
         ))
+    }
+
+    /// The same for a thread that stays where it is: a user may not return to the host's namespace.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub fn make_beside() -> Result<(Namespace, Socket), Failed> {
+        beside(Namespace::enter_new)
     }
 
     /// The same, of which a program carries the packets.
     pub fn served_by(self, helper: Helper) -> Namespace {
         let counted = self.sockets.as_deref().and_then(|[protocols, _]| read(protocols).ok());
         let own = counted.and_then(|protocols| sockets_of(&protocols, NETLINK)).unwrap_or(0);
-        Namespace { helper: Some((Arc::new(helper), own)), ..self }
+        Namespace { carrier: Carrier::Program(Arc::new(helper), own), ..self }
+    }
+
+    /// The same, of which a stack carries the packets.
+    pub fn carried_by(self, stack: Stack) -> Namespace {
+        Namespace { carrier: Carrier::Stack(Arc::new(stack)), ..self }
     }
 
     /// Whether nobody carries its packets any more.
     pub fn is_abandoned(&self) -> bool {
-        self.helper.as_ref().is_some_and(|(helper, _)| helper.has_ended(Duration::ZERO))
+        match &self.carrier {
+            Carrier::Kernel => false,
+            Carrier::Program(helper, _) => helper.has_ended(Duration::ZERO),
+            Carrier::Stack(stack) => stack.has_ended(),
+        }
     }
 
-    /// Whether a program carries its packets.
-    pub fn has_helper(&self) -> bool {
-        self.helper.is_some()
+    /// What carries its packets.
+    pub fn way(&self) -> Way {
+        match self.carrier {
+            Carrier::Kernel => Way::Nat,
+            Carrier::Program(..) => Way::Pasta,
+            Carrier::Stack(_) => Way::Stack,
+        }
     }
 
-    /// The same, after a step.
+    /// The same, after a step: what that had under way is given up.
     pub fn used(&self) -> Namespace {
+        if let Carrier::Stack(stack) = &self.carrier {
+            stack.forget();
+        }
         Namespace { is_new: false, ..self.clone() }
     }
 
     /// Whether nothing of an earlier step is in it: a connection that was closed keeps its port for a minute, and a socket
     /// of whatever kind lives on where a process of another step was given it. And whether there is a way out still.
     pub fn is_clean(&self) -> bool {
-        let own = self.helper.as_ref().map_or(0, |(_, own)| *own);
+        let own = if let Carrier::Program(_, own) = self.carrier { own } else { 0 };
         let Some([protocols, sockstat]) = self.sockets.as_deref() else { return false };
+        let has_forgotten =
+            if let Carrier::Stack(stack) = &self.carrier { stack.has_forgotten() } else { true };
         !self.is_abandoned()
+            && has_forgotten
             && read(protocols).is_ok_and(|text| has_no_socket(&text, own))
             && read(sockstat).is_ok_and(|text| has_no_waiting(&text))
     }
+}
+
+/// Does something in a thread of its own, whose namespaces end with it.
+///
+/// # Errors
+/// What it fails with, or that there is no thread.
+pub(crate) fn beside<R: Send>(work: impl FnOnce() -> Result<R, Failed> + Send) -> Result<R, Failed> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("kiln-namespace".to_owned()).spawn_scoped(scope, work);
+        let thread = thread.map_err(|_| failed("starting a thread")(Errno::AGAIN))?;
+        thread.join().unwrap_or_else(|_| Err(failed("a thread")(Errno::CANCELED)))
+    })
 }
 
 /// Reads a file of `/proc` from its beginning.

@@ -1,10 +1,12 @@
 //! Steps behind the host's address: namespaces whose traffic the host forwards and translates.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::fstat;
 use rustix::io::Errno;
 use rustix::net::netlink::NETFILTER;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::PREFIX;
 use super::firewall;
@@ -21,7 +23,9 @@ use super::way::Surroundings;
 /// The host's side, made once for a build. Dropped, it is as if it had never been.
 #[derive(Debug)]
 pub(crate) struct Nat {
-    pub host: Host,
+    host: Host,
+    /// The host's namespace.
+    home: OwnedFd,
     /// In the names of the host's ends, so that they differ from those of other builds.
     tag: String,
     range: Range,
@@ -40,6 +44,7 @@ impl Nat {
     /// Why it cannot be done, or would be of no use.
     pub fn set_up(folder: &Path) -> Result<Nat, Refusal> {
         let host = Host::look()?;
+        let home = host.namespace()?;
         remove_left(&host.socket, &host.links).map_err(failed("asking nf_tables"))?;
         if let Some(obstacle) = firewall::obstacle(false).map_err(failed("asking nf_tables"))? {
             return Err(obstacle);
@@ -54,14 +59,14 @@ impl Nat {
             |tag: &String| host.links.iter().any(|link| link.name.starts_with(&format!("{PREFIX}{tag}-")));
         let tags = (0..0x100_u32).map(|more| format!("{:x}", pid.wrapping_add(more << 24)));
         let tag = tags.into_iter().find(|tag| !is_used(tag)).ok_or(Refusal::NoAddresses)?;
-        let inode = fstat(host.namespace()).map_err(failed("fstat"))?.st_ino;
+        let inode = fstat(&home).map_err(failed("fstat"))?.st_ino;
         let mut forwarding = Forwarding::hold(&host.socket, inode, folder).map_err(|source| {
             Refusal::Forwarding { folder: folder.to_owned(), reason: source.to_string() }
         })?;
         match Table::make(&tag, range, ipv6, &forwarding.guarded) {
             Ok(table) => {
                 let mtu = mtu(&host.routes, &host.links);
-                Ok(Nat { host, tag, range, mtu, ipv6, last: 0, forwarding, _table: table })
+                Ok(Nat { host, home, tag, range, mtu, ipv6, last: 0, forwarding, _table: table })
             }
             Err(errno) => {
                 // The next build puts back what cannot be put back now.
@@ -78,7 +83,7 @@ impl Nat {
             self.last = if Range::STEPS.contains(&(self.last.wrapping_add(1))) { self.last + 1 } else { 2 };
             let (namespace, inside) = Namespace::enter_new()?;
             let (range, mtu, ipv6) = (self.range, self.mtu, self.ipv6);
-            let uplink = Uplink { socket: &self.host.socket, host: self.host.namespace(), range, mtu, ipv6 };
+            let uplink = Uplink { socket: &self.host.socket, host: self.home.as_fd(), range, mtu, ipv6 };
             match uplink.connect(&inside, &format!("{PREFIX}{}-{}", self.tag, self.last), self.last) {
                 Ok(()) => return Ok(namespace),
                 // The one that had this address is not quite gone.
@@ -87,6 +92,15 @@ impl Nat {
             }
         }
         Err(found.into())
+    }
+
+    /// Moves this thread back into the host's namespace.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn leave(&self) -> Result<(), Failed> {
+        let to = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(self.home.as_fd(), to).map_err(failed("setns(CLONE_NEWNET)"))
     }
 
     /// What all steps are told.

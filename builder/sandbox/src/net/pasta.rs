@@ -10,7 +10,6 @@
 
 use std::ffi::{CString, OsStr};
 use std::fs::{File, Metadata, OpenOptions};
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -54,7 +53,6 @@ const STEP: u8 = 2;
 #[derive(Debug)]
 pub(crate) struct Pasta {
     program: Program,
-    host: Host,
     range: Range,
     surroundings: Surroundings,
 }
@@ -77,14 +75,14 @@ impl Pasta {
         let program = Program::find(programs)?;
         program.check_age()?;
         let host = Host::look()?;
-        let own = own_address().filter(|_| host.leads_everywhere(false)).ok_or(Refusal::NoRoute)?;
+        let own = host.own_address().ok_or(Refusal::NoRoute)?;
         let range = host.free_range()?;
         let surroundings = Surroundings {
             host: own.into(),
             has_ipv6: host.leads_everywhere(true),
             name_server: Some(range.gateway(false)),
         };
-        Ok(Pasta { program, host, range, surroundings })
+        Ok(Pasta { program, range, surroundings })
     }
 
     /// Makes one more namespace, and waits until it is served; this thread is in the host's.
@@ -102,8 +100,7 @@ impl Pasta {
 
     /// A namespace that is served, or none where it is for IPv4 alone and was to be for both.
     fn served(&self) -> Result<Option<Namespace>, Refusal> {
-        let (namespace, inside) = Namespace::enter_new()?;
-        self.host.enter()?;
+        let (namespace, inside) = Namespace::make_beside()?;
         let helper = self.program.start(&self.arguments(), &namespace.descriptor)?;
         let started = Instant::now();
         let mut half_ready = None;
@@ -246,18 +243,6 @@ fn is_tunnels(device: &Metadata) -> bool {
 fn is_roots_namespace() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     map.split_whitespace().eq(["0", "0", "4294967295"])
-}
-
-/// The host's address on the way out. Nothing is sent.
-fn own_address() -> Option<Ipv4Addr> {
-    // For documentation (RFC 5737): a route that leads there leads everywhere.
-    let (anywhere, any_port) = ((Ipv4Addr::new(192, 0, 2, 1), 9), (Ipv4Addr::UNSPECIFIED, 0));
-    let socket = UdpSocket::bind(any_port).ok()?;
-    socket.connect(anywhere).ok()?;
-    match socket.local_addr().ok()?.ip() {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    }
 }
 
 /// The last line of what a program said that is about its failure.

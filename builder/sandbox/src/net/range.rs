@@ -67,6 +67,14 @@ impl Range {
         Prefix { bits: if ipv6 { BITS_IPV6 } else { BITS }, ..self.within(0, ipv6) }
     }
 
+    /// The bytes that all of its addresses begin with.
+    pub fn leading_bytes(self, ipv6: bool) -> Vec<u8> {
+        match self.prefix(ipv6).address {
+            IpAddr::V4(address) => address.octets()[..usize::from(BITS / 8)].to_vec(),
+            IpAddr::V6(address) => address.octets()[..usize::from(BITS_IPV6 / 8)].to_vec(),
+        }
+    }
+
     /// What a step has, with the bits of the range.
     pub fn step(self, number: u8, ipv6: bool) -> Prefix {
         self.within(number, ipv6)

@@ -22,6 +22,8 @@ const GET_CONFIGURATION: u16 = 82;
 const INET: u8 = 2;
 const INET6: u8 = 10;
 const UP: u32 = 1;
+/// `IFF_NOARP`.
+const WITHOUT_NEIGHBOURS: u32 = 0x80;
 /// `IPV4_DEVCONF_FORWARDING`, which is counted from 1.
 const FORWARDING: u16 = 1;
 /// `IPV4_DEVCONF_RP_FILTER`.
@@ -218,6 +220,13 @@ impl Changes {
     /// An interface is brought up.
     pub fn up(&mut self, index: u32) -> &mut Changes {
         self.0.begin(NEW_LINK, ACKNOWLEDGE, &link_head(index, UP, UP));
+        self
+    }
+
+    /// An interface gets no packet larger than what is sent by it (`IFLA_GSO_MAX_SEGS`), and asks nobody for hardware addresses.
+    pub fn plain(&mut self, index: u32) -> &mut Changes {
+        let flags = WITHOUT_NEIGHBOURS;
+        self.0.begin(NEW_LINK, ACKNOWLEDGE, &link_head(index, flags, flags)).number(40, 1);
         self
     }
 

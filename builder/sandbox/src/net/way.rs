@@ -1,7 +1,8 @@
 //! The ways for steps to have networks of their own, and which of them this machine has.
 //!
 //! The kernel carries packets better than a program does, so NAT is tried first. It needs root, and a firewall that lets
-//! forwarded packets through; `pasta` needs neither. Whether a way is open is known when it has made a namespace: kernels
+//! forwarded packets through; `pasta` needs neither, but a device that not every user may open. Kiln's own stack needs what
+//! everybody has who may make namespaces, and carries less: no pieces of packets, no headers of IPv6's besides the first. Whether a way is open is known when it has made a namespace: kernels
 //! lack interfaces, programs do not start. That one is the first step's.
 
 use std::ffi::OsStr;
@@ -12,6 +13,7 @@ use super::namespace::Namespace;
 use super::nat::Nat;
 use super::pasta::Pasta;
 use super::refusal::{Refusal, Unavailable};
+use super::stack::Stacks;
 
 /// A way for a step to have a network of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub enum Way {
     Nat,
     /// The program `pasta` does with sockets of the host what its packets ask for.
     Pasta,
+    /// Kiln itself does that.
+    Stack,
 }
 
 /// What a step is told of its network, and whom it reaches by it.
@@ -38,6 +42,7 @@ pub struct Surroundings {
 pub(crate) enum Open {
     Nat(Nat),
     Pasta(Pasta),
+    Stack(Stacks),
 }
 
 impl Open {
@@ -48,11 +53,12 @@ impl Open {
     /// Why there is none.
     pub fn find(folder: &Path, programs: &OsStr) -> Result<(Open, Namespace), Unavailable> {
         let mut refusals = Vec::new();
-        let ways = [Way::Nat, Way::Pasta];
+        let ways = [Way::Nat, Way::Pasta, Way::Stack];
         for way in ways {
             let found = match way {
                 Way::Nat => nat(folder),
                 Way::Pasta => pasta(programs),
+                Way::Stack => stack(),
             };
             match found {
                 Ok(found) => return Ok(found),
@@ -70,6 +76,7 @@ impl Open {
         let (way, made) = match self {
             Open::Nat(nat) => (Way::Nat, nat.namespace()),
             Open::Pasta(pasta) => (Way::Pasta, pasta.namespace()),
+            Open::Stack(stacks) => (Way::Stack, stacks.namespace()),
         };
         made.map_err(|refusal| Unavailable { refusals: vec![(way, refusal)] })
     }
@@ -79,6 +86,7 @@ impl Open {
         match self {
             Open::Nat(nat) => nat.surroundings(),
             Open::Pasta(pasta) => pasta.surroundings(),
+            Open::Stack(stacks) => stacks.surroundings(),
         }
     }
 }
@@ -89,7 +97,7 @@ fn nat(folder: &Path) -> Result<(Open, Namespace), Refusal> {
         Ok(first) => Ok((Open::Nat(nat), first)),
         Err(refusal) => {
             // It left this thread in a namespace that is of no use.
-            nat.host.enter()?;
+            nat.leave()?;
             Err(refusal)
         }
     }
@@ -99,4 +107,10 @@ fn pasta(programs: &OsStr) -> Result<(Open, Namespace), Refusal> {
     let mut pasta = Pasta::set_up(programs)?;
     let first = pasta.namespace()?;
     Ok((Open::Pasta(pasta), first))
+}
+
+fn stack() -> Result<(Open, Namespace), Refusal> {
+    let mut stacks = Stacks::set_up()?;
+    let first = stacks.namespace()?;
+    Ok((Open::Stack(stacks), first))
 }

@@ -53,7 +53,8 @@ impl Planner<'_> {
         ]);
         // Before the other filter, which may then be installed as well.
         if self.kernel.seccomp {
-            self.calls.extend(procfs::filter().map(|filter| Call::InstallListener { filter }));
+            self.calls
+                .extend(procfs::filter().map(|filter| Call::InstallListener { filter, optional: false }));
         }
         if spec.filter_calls && self.kernel.seccomp {
             self.calls.extend(Filter::docker_default(keep).map(|filter| Call::InstallFilter { filter }));

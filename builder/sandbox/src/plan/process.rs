@@ -7,7 +7,8 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 
 use super::{Planner, absolute, c_string};
-use crate::{Call, CapabilitySet, Error, Filter, Ids, Resource, ResourceLimit, Spec, emulate};
+use crate::emulate::{self, Emulated};
+use crate::{Call, CapabilitySet, Error, Filter, Ids, Resource, ResourceLimit, Spec};
 
 /// What new files do not get, whatever the caller's mask is.
 pub(super) const MASK: u32 = 0o022;
@@ -17,7 +18,7 @@ impl Planner<'_> {
         let spec = self.spec;
         let (uid, gid) = (self.on_disk(spec.user.uid), self.on_disk(spec.user.gid));
         self.calls.push(Call::SetHostName { name: spec.hostname.clone() });
-        let emulated = spec.emulation.is_some();
+        let emulated = spec.emulates() == Some(Emulated::Owners);
         if self.terminal.is_none() && uid != 0 {
             self.calls.push(Call::OwnStreams { uid });
         }
@@ -47,8 +48,12 @@ impl Planner<'_> {
             let filter = emulate::filter(spec.user.uid == 0);
             let filter =
                 filter.ok_or(Error::Unsupported { what: "seccomp user notification", since: "5.19" })?;
-            self.calls.push(Call::InstallListener { filter });
+            self.calls.push(Call::InstallListener { filter, optional: false });
         } else {
+            if spec.emulates() == Some(Emulated::Devices) {
+                let filter = emulate::devices::filter();
+                self.calls.extend(filter.map(|filter| Call::InstallListener { filter, optional: true }));
+            }
             self.set_ids(uid, gid);
         }
         self.calls.extend([Call::SetMask { mask: MASK }, Call::CloseOthers, exec(spec)?]);

@@ -1,6 +1,9 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::plan;
+use crate::emulate::Emulation;
 use crate::{
     Call, CapabilitySet, Error, Kernel, Membership, Mode, Mount, MountKind, Network, Resource, ResourceLimit,
     RootKind, Rootfs, SecretBytes, Spec, User, WindowSize, Writable,
@@ -493,4 +496,21 @@ fn with_one_id_there_is_no_other_and_no_group() {
     position(&calls, "mount devpts(noexec,nosuid,newinstance,ptmxmode=0666,mode=0620)");
     assert!(calls.iter().any(|call| call.contains("mode 0400, owner 0:0")), "{calls:#?}");
     assert!(!calls.iter().any(|call| call.starts_with("setgroups") || call.starts_with("fchown")));
+}
+
+#[test]
+fn who_has_sub_ids_is_asked_about_devices_and_does_without_where_another_listens() {
+    let emulation = || Emulation { owners: Arc::new(()), records: Arc::default(), mounts: BTreeMap::new() };
+    let listens = |spec: &Spec| {
+        let calls = plan(spec, None, &new_kernel()).expect("a good spec");
+        let place = |wanted: fn(&Call) -> bool| calls.iter().position(wanted);
+        let ids = place(|call| matches!(call, Call::SetIds { .. }));
+        let listener = place(|call| matches!(call, Call::InstallListener { .. }));
+        let optional = listener.map(|at| matches!(calls[at], Call::InstallListener { optional: true, .. }));
+        (optional, ids.map(|ids| listener.is_some_and(|listener| listener < ids)))
+    };
+    let mode = |mode, emulation| Spec { mode, emulation, ..spec() };
+    assert_eq!(listens(&mode(Mode::SUBIDS, Some(emulation()))), (Some(true), Some(true)));
+    assert_eq!(listens(&mode(Mode::SUBIDS, None)), (None, Some(false)));
+    assert_eq!(listens(&mode(Mode::SINGLE, Some(emulation()))), (Some(false), None));
 }

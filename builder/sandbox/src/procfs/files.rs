@@ -140,7 +140,12 @@ mod tests {
             Mount { target: "/run/secrets/one".into(), kind: kind(b"first", 0o440) },
             Mount { target: "/run//./secrets/two/".into(), kind: kind(b"second", 0o400) },
         ];
-        let files = Served::of(&mounts).expect("memory is there");
+        let files = match Served::of(&mounts) {
+            Err(rustix::io::Errno::INVAL) => {
+                return println!("SKIP procfs::files: needs root: files get other owners");
+            }
+            files => files.expect("memory is there"),
+        };
         let open = |path| openat(CWD, path, LOOK, Mode::empty()).expect("there is one");
         let (proc, places) = (open("/proc"), Places::new(open("/proc"), open("/usr"), 0));
         let thread = rustix::process::getpid().as_raw_nonzero().get() as u32;

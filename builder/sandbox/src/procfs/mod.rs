@@ -39,6 +39,8 @@ mod path;
 
 pub(crate) use answer::Opening;
 
+use std::sync::LazyLock;
+
 use crate::seccomp::{Matter, OtherAbi, native_number, notifier};
 use crate::{Filter, Rootfs, Spec};
 
@@ -100,14 +102,17 @@ const GAIN_RIGHTS: [&str; 6] =
 
 /// The filter of a step; none on a machine without numbers.
 pub(crate) fn filter() -> Option<Filter> {
-    let number = |(trap, name): &(Trap, &str)| {
-        let matter = match trap {
-            // `fstat` of the C library: an open file, and no path.
-            Trap::Newfstatat => Matter::NotBits(3, libc::AT_EMPTY_PATH as u32),
-            Trap::Statx => Matter::NotBits(2, libc::AT_EMPTY_PATH as u32),
-            _ => Matter::Always,
+    static MADE: LazyLock<Option<Filter>> = LazyLock::new(|| {
+        let number = |(trap, name): &(Trap, &str)| {
+            let matter = match trap {
+                // `fstat` of the C library: an open file, and no path.
+                Trap::Newfstatat => Matter::NotBits(3, libc::AT_EMPTY_PATH as u32),
+                Trap::Statx => Matter::NotBits(2, libc::AT_EMPTY_PATH as u32),
+                _ => Matter::Always,
+            };
+            Some((native_number(name)?, matter))
         };
-        Some((native_number(name)?, matter))
-    };
-    notifier(LIST.iter().filter_map(number).collect(), OtherAbi::Allowed)
+        notifier(LIST.iter().filter_map(number).collect(), OtherAbi::Allowed)
+    });
+    MADE.clone()
 }

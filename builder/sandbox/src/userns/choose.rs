@@ -11,12 +11,13 @@ use rustix::process::{getegid, geteuid};
 use rustix::thread::CapabilitySet;
 
 use super::entry;
+use super::folder;
 use super::inside::{Inside, NoOverlay, look};
 use super::lack::Lack;
 use super::maps::Maps;
 use super::offers;
 use super::ranges::{ENOUGH, Range, parse_map};
-use crate::{Ids, Isolation, Kernel, Mode, Snapshots, Wish, emulate};
+use crate::{Ids, Isolation, Kernel, Mode, Snapshots, Wish};
 
 /// What a mode is chosen by.
 #[derive(Clone, Debug)]
@@ -128,6 +129,9 @@ pub fn enter(asked: &Asked) -> Result<Entered, Lack> {
 }
 
 fn enter_mode(mode: Mode, asked: &Asked) -> Result<Entered, Lack> {
+    if mode.ids == Ids::Host {
+        folder::fits(&asked.root)?;
+    }
     if mode.isolation == Isolation::Chroot {
         return Ok(Entered { mode, ids: IdsOnDisk::Same, notes: Vec::new() });
     }
@@ -136,15 +140,12 @@ fn enter_mode(mode: Mode, asked: &Asked) -> Result<Entered, Lack> {
         return Ok(entered(mode, IdsOnDisk::Same, copies, asked));
     }
     if mode.ids == Ids::Single {
-        emulate::offered().map_err(|errno| Lack::NoNotification { source: errno.into() })?;
-    }
-    if mode.ids == Ids::Single {
         offers::emulation()?;
     }
     if !is_served() {
         entry::make(&Maps::of(mode.ids, asked.user.as_deref())?)?;
     }
-    let Inside { kernel, no_overlay } = look(&asked.root)?;
+    let Inside { kernel, no_overlay } = look(&asked.root, mode.ids != Ids::Single)?;
     let mut entered = entered(
         mode,
         ids_on_disk(mode.ids),

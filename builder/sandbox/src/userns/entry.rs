@@ -57,7 +57,7 @@ fn write_own(uid: u32, gid: u32) -> Result<(), Lack> {
 }
 
 fn write(folder: &str, file: &'static str, text: &str) -> Result<(), Lack> {
-    fs::write(Path::new(folder).join(file), text).map_err(|source| Lack::Unmapped { file, source })
+    fs::write(Path::new(folder).join(file), text).map_err(|source| why::unmapped(file, source))
 }
 
 /// A process that stays outside, and maps the ids of this one when it is told to. It ends when this is dropped.
@@ -108,11 +108,11 @@ impl Outside {
             .map_err(|source| Lack::Host { call: "recv", source })?;
         let failed = |program, said: &[u8]| {
             let said = String::from_utf8_lossy(said).trim().to_owned();
-            Err(Lack::ProgramFailed { program, said })
+            Err(why::program_failed(program, said))
         };
         let unmapped = |file, errno: &[u8]| {
             let number = <[u8; 4]>::try_from(errno).map_or(libc::EIO, i32::from_ne_bytes);
-            Err(Lack::Unmapped { file, source: io::Error::from_raw_os_error(number) })
+            Err(why::unmapped(file, io::Error::from_raw_os_error(number)))
         };
         match answer.split_first() {
             Some((&MAPPED, _)) => Ok(()),

@@ -1,25 +1,22 @@
 //! What can be done in a user namespace: tried by a process in namespaces like those of a step, which mounts nothing anywhere.
 
 use std::{
-    ffi::{CStr, CString},
-    fs, io,
+    ffi::CStr,
+    io,
     io::{Read, Write},
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::{ffi::OsStrExt, net::UnixStream},
-    },
+    os::{fd::AsFd, unix::net::UnixStream},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use rustix::fs::{FlockOperation, Mode, OFlags, XattrFlags, flock, open, setxattr};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
-    fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, fsconfig_create, fsmount, fsopen,
+    mount_change,
 };
-use rustix::process::{WaitId, WaitIdOptions, getpid, waitid};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 
+use super::folder::{self, Folders};
 use super::lack::Lack;
 use super::why;
 use crate::sys::{self, Cloned};
@@ -43,14 +40,15 @@ pub(super) struct NoOverlay {
     pub errno: i32,
 }
 
-/// The answer: nine facts, and an error's number.
+/// The answer: nine facts, and the numbers of two errors.
 const FACTS: usize = 9;
-const ANSWER: usize = FACTS + size_of::<i32>();
+const ANSWER: usize = FACTS + 2 * size_of::<i32>();
 
-/// Tries it, for a state folder that may not be there yet.
-pub(super) fn look(root: &Path) -> Result<Inside, Lack> {
+/// Tries it, for a state folder that may not be there yet, in which files are to have the owners of images if `has_owners`.
+pub(super) fn look(root: &Path, has_owners: bool) -> Result<Inside, Lack> {
     let host = |call| move |source: io::Error| Lack::Host { call, source };
     let folders = Folders::make(root);
+    folder::check(root, folders.as_ref(), has_owners)?;
     let (mut ours, mut theirs) = UnixStream::pair().map_err(host("socketpair"))?;
     let blocked = sys::block_signals();
     let flags = Namespaces::of_a_step(true).bits() as i32;
@@ -70,7 +68,10 @@ pub(super) fn look(root: &Path) -> Result<Inside, Lack> {
     while matches!(waitid(WaitId::PidFd(process.as_fd()), options), Err(Errno::INTR)) {}
     heard.map_err(host("recv"))?;
     let no_marks = folders.as_ref().and_then(Folders::no_marks);
-    let mut inside = decode(&answer);
+    let (mut inside, no_mounts) = decode(&answer);
+    if no_mounts != 0 {
+        return Err(why::powerless("mount(MS_PRIVATE)", io::Error::from_raw_os_error(no_mounts)));
+    }
     inside.no_overlay = inside.no_overlay.or(no_marks);
     Ok(inside)
 }
@@ -89,26 +90,28 @@ fn answer(folders: Option<&Folders>) -> [u8; ANSWER] {
         mounts(c"proc").is_ok(),
         mounts(c"sysfs").is_ok(),
     ];
-    let overlay = folders.map_or(Ok(()), Folders::stack).err().map_or(0, Errno::raw_os_error);
+    let number = |tried: Result<(), Errno>| tried.err().map_or(0, Errno::raw_os_error).to_ne_bytes();
+    let overlay = number(folders.map_or(Ok(()), Folders::stack));
+    // The first that a step does. AppArmor asks at calls of old, and not at those above.
+    let mounts = number(mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC));
     let mut answer = [0; ANSWER];
-    let (first, last) = answer.split_at_mut(FACTS);
-    for (place, fact) in first.iter_mut().zip(facts) {
-        *place = u8::from(fact);
+    for (place, byte) in answer.iter_mut().zip(facts.map(u8::from).into_iter().chain(overlay).chain(mounts)) {
+        *place = byte;
     }
-    last.copy_from_slice(&overlay.to_ne_bytes());
     answer
 }
 
-fn decode(answer: &[u8; ANSWER]) -> Inside {
+/// What the process found, and the number of the error with which it may mount nothing.
+fn decode(answer: &[u8; ANSWER]) -> (Inside, i32) {
     let [new_mount_api, lowerdir_append, mount_setattr, seccomp, unified_cgroup, rest @ ..] = answer;
-    let [chroot, initramfs, proc, sysfs, a, b, c, d] = rest;
+    let [chroot, initramfs, proc, sysfs, a, b, c, d, mounts @ ..] = rest;
     let root = match (*chroot, *initramfs) {
         (1, _) => RootKind::Chroot,
         (_, 1) => RootKind::Initramfs,
         _ => RootKind::Mount,
     };
     let errno = i32::from_ne_bytes([*a, *b, *c, *d]);
-    Inside {
+    let inside = Inside {
         kernel: Kernel {
             new_mount_api: *new_mount_api == 1,
             lowerdir_append: *lowerdir_append == 1,
@@ -123,7 +126,8 @@ fn decode(answer: &[u8; ANSWER]) -> Inside {
             root,
         },
         no_overlay: (errno != 0).then_some(NoOverlay { call: "mount(overlay)", errno }),
-    }
+    };
+    (inside, i32::from_ne_bytes(*mounts))
 }
 
 /// Whether a file system of this type can be mounted; it is attached nowhere.
@@ -134,83 +138,4 @@ fn mounts(kind: &CStr) -> Result<(), Errno> {
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).map(drop)
-}
-
-/// Three empty folders in the state folder, locked, and gone when this is dropped.
-struct Folders {
-    top: PathBuf,
-    paths: [CString; 3],
-    _lock: Option<OwnedFd>,
-}
-
-impl Folders {
-    /// None where they cannot be made: opening the state folder will say why.
-    fn make(root: &Path) -> Option<Folders> {
-        let tmp = root.join("tmp");
-        // What is not there yet will most likely be on the same file system as what will hold it.
-        let nearest = tmp.ancestors().find(|folder| folder.is_dir())?;
-        sweep(nearest);
-        let top = nearest.join(format!("{PREFIX}{}", getpid().as_raw_nonzero()));
-        fs::create_dir(&top).ok()?;
-        let made = ["lower", "upper", "work"].map(|name| {
-            let path = top.join(name);
-            fs::create_dir(&path).ok()?;
-            CString::new(path.as_os_str().as_bytes()).ok()
-        });
-        let [Some(lower), Some(upper), Some(work)] = made else {
-            let _gone = fs::remove_dir_all(&top);
-            return None;
-        };
-        Some(Folders { _lock: lock(&top), top, paths: [lower, upper, work] })
-    }
-
-    /// Stacks them, as a step's layers are.
-    fn stack(&self) -> Result<(), Errno> {
-        let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        for (name, path) in [c"lowerdir", c"upperdir", c"workdir"].into_iter().zip(&self.paths) {
-            fsconfig_set_string(&context, name, path)?;
-        }
-        fsconfig_set_string(&context, c"index", c"off")?;
-        fsconfig_set_string(&context, c"xino", c"off")?;
-        fsconfig_set_flag(&context, c"volatile")?;
-        fsconfig_set_flag(&context, c"userxattr")?;
-        fsconfig_create(&context)?;
-        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map(drop)
-    }
-
-    /// Whether an opaque folder cannot be marked.
-    fn no_marks(&self) -> Option<NoOverlay> {
-        let [_, upper, _] = &self.paths;
-        let marked = setxattr(upper.as_c_str(), c"user.overlay.opaque", b"y", XattrFlags::empty());
-        marked
-            .err()
-            .map(|errno| NoOverlay { call: "setxattr(user.overlay.opaque)", errno: errno.raw_os_error() })
-    }
-}
-
-/// How the names begin of the folders in which it is tried; the rest is the number of the process.
-const PREFIX: &str = ".kiln-look.";
-
-/// Removes the folders of processes that were killed meanwhile: nobody holds their lock.
-fn sweep(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
-        if is_ours && lock(&entry.path()).is_some() {
-            let _gone = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
-/// Locks a folder, unless somebody else has.
-fn lock(folder: &Path) -> Option<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = open(folder, flags, Mode::empty()).ok()?;
-    flock(&opened, FlockOperation::NonBlockingLockExclusive).ok()?;
-    Some(opened)
-}
-
-impl Drop for Folders {
-    fn drop(&mut self) {
-        let _gone = fs::remove_dir_all(&self.top);
-    }
 }

@@ -12,6 +12,7 @@ use rustix::thread::CapabilitySet;
 
 use super::lack::{Lack, NOT_SETUID};
 use super::ranges::{ENOUGH, Range, free, identity, name_of, parse_map, sub_ids};
+use super::why;
 use crate::Ids;
 
 /// How the ids of a new namespace are mapped.
@@ -75,7 +76,7 @@ fn all() -> Result<Maps, Lack> {
     }
     let own = |file: &'static str| {
         let path = Path::new("/proc/self").join(file);
-        let text = fs::read_to_string(path).map_err(|source| Lack::Unmapped { file, source })?;
+        let text = fs::read_to_string(path).map_err(|source| why::unmapped(file, source))?;
         Ok(identity(&parse_map(&text)))
     };
     Ok(Maps::Ranges { uids: own("uid_map")?, gids: own("gid_map")?, by: Writer::Kiln })

@@ -11,12 +11,14 @@
 //! | `maps.rs`   | which ids the namespace is to have |
 //! | `entry.rs`  | entering it |
 //! | `inside.rs` | what can be done in it |
+//! | `folder.rs` | what the state folder's file system can do |
 //! | `choose.rs` | which mode is taken |
 //! | `offers.rs` | which could be, for `kiln info` |
 //! | `lack.rs`, `why.rs` | why a mode cannot be had, and what would help |
 
 mod choose;
 mod entry;
+mod folder;
 mod inside;
 mod lack;
 mod maps;

@@ -13,6 +13,7 @@ use rustix::thread::CapabilitySet;
 
 use super::choose::{effective, is_served};
 use super::entry;
+use super::folder;
 use super::inside::look;
 use super::lack::Lack;
 use super::maps::Maps;
@@ -48,8 +49,12 @@ impl From<&Lack> for Refused {
 /// Tries every mode for a state folder. To be called while there is one thread.
 pub fn offers(root: &Path, user: Option<&str>) -> Vec<Offer> {
     let offered = |mode: Mode| match (mode.ids, mode.isolation) {
-        (_, Isolation::Chroot) => chroot().map(|()| mode).map_err(|lack| Refused::from(&lack)),
-        (Ids::Host, _) => namespaces().map(|()| mode).map_err(|lack| Refused::from(&lack)),
+        (_, Isolation::Chroot) => {
+            chroot().and_then(|()| folder::fits(root)).map(|()| mode).map_err(|lack| Refused::from(&lack))
+        }
+        (Ids::Host, _) => {
+            namespaces().and_then(|()| folder::fits(root)).map(|()| mode).map_err(|lack| Refused::from(&lack))
+        }
         _ => try_in_child(mode, root, user),
     };
     Mode::NAMED.into_iter().map(|mode| Offer { mode, offered: offered(mode) }).collect()
@@ -126,7 +131,7 @@ fn attempt(mode: Mode, root: &Path, user: Option<&str>) -> Result<Mode, Lack> {
     if !is_served() {
         entry::make(&Maps::of(mode.ids, user)?)?;
     }
-    let inside = look(root)?;
+    let inside = look(root, mode.ids != Ids::Single)?;
     Ok(if inside.no_overlay.is_some() { mode.copying() } else { mode })
 }
 

@@ -34,6 +34,52 @@ pub(super) fn powerless(call: &'static str, source: io::Error) -> Lack {
     Lack::Powerless { call, source, because: restricted() }
 }
 
+/// A namespace was made, and its ids could not be mapped.
+pub(super) fn unmapped(file: &'static str, source: io::Error) -> Lack {
+    Lack::Unmapped { file, source, because: restricted() }
+}
+
+/// The same, where another program was to do it.
+pub(super) fn program_failed(program: &'static str, said: String) -> Lack {
+    Lack::ProgramFailed { program, said, because: restricted() }
+}
+
 fn restricted() -> Option<Because> {
-    (setting("kernel/apparmor_restrict_unprivileged_userns") == Some(1)).then_some(Because::AppArmor)
+    if setting("kernel/apparmor_restrict_unprivileged_userns") == Some(1) {
+        return Some(Because::AppArmor);
+    }
+    let label = fs::read_to_string("/proc/self/attr/apparmor/current").ok()?;
+    let name = confining(&label)?.to_owned();
+    let is_engines = ENGINES.iter().any(|start| name.starts_with(start));
+    Some(if is_engines { Because::ContainerProfile(name) } else { Because::Profile(name) })
+}
+
+/// How the names begin of the profiles that Docker, Podman and containerd give their containers.
+const ENGINES: [&str; 3] = ["docker-default", "containers-default", "cri-containerd.apparmor.d"];
+
+/// The profile that a label of AppArmor's names, if it confines.
+fn confining(label: &str) -> Option<&str> {
+    let (name, mode) = label.trim().rsplit_once(" (")?;
+    ["enforce)", "kill)", "mixed)"].contains(&mode).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::confining;
+
+    #[test]
+    fn a_label_says_who_confines() {
+        let table = [
+            ("unconfined\n", None),
+            ("kiln (unconfined)\n", None),
+            ("kiln (complain)", None),
+            ("docker-default (enforce)\n", Some("docker-default")),
+            ("a b (kill)", Some("a b")),
+            ("one//&two (mixed)", Some("one//&two")),
+            ("", None),
+        ];
+        for (label, expected) in table {
+            assert_eq!(confining(label), expected, "{label:?}");
+        }
+    }
 }

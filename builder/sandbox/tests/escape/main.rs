@@ -41,6 +41,11 @@ const INSIDE: &str = "KILN_ESCAPES_INSIDE";
 
 fn main() {
     if std::env::var_os(INSIDE).is_none() {
+        let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        if !rustix::process::geteuid().is_root() || !map.split_whitespace().eq(["0", "0", "4294967295"]) {
+            println!("SKIP escapes: needs root: its guards are taken away, and then it becomes a user");
+            return;
+        }
         std::process::exit(in_a_machine_of_its_own().max(users::in_machines_of_their_own()));
     }
     if let Some(mode) = users::Mode::asked() {

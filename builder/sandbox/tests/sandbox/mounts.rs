@@ -1,10 +1,11 @@
 //! Mounts: what they show, where they land, and that they leave no trace.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
-use sandbox::{Error, MountKind, SecretBytes, Writable};
+use sandbox::{Error, Mode, MountKind, SecretBytes, Writable};
 
 use crate::support::{Step, chain};
 
@@ -149,7 +150,9 @@ fn mounts_upon_each_other_leave_no_trace() {
 
 #[test]
 fn a_secret_is_a_read_only_file_in_memory() {
-    let Some(mut step) = Step::new() else { return };
+    let Some(mut step) = Step::but_in(&[Mode::SINGLE], "whose a secret is, is emulated by the engine") else {
+        return;
+    };
     let file = |text: &str, mode| MountKind::File {
         content: SecretBytes::copy(text.as_bytes()),
         mode,
@@ -261,7 +264,9 @@ fn symlinks_in_a_target_stay_inside() {
     assert_eq!(step.output(&script), "mounted".repeat(5));
     assert_eq!(fs::read_dir(&outside).expect("it is there").count(), 0, "nothing was made outside");
     // The folder on the way to what a link led to was copied up; nothing in it is left.
-    assert_eq!(step.upper(), ["dev", "proc", "sys", "tmp"]);
+    let way = outside.components().nth(1).expect("it is absolute").as_os_str().to_string_lossy();
+    let left: BTreeSet<&str> = ["dev", "proc", "sys", &way].into();
+    assert!(step.upper().iter().all(|path| left.contains(path.as_str())), "{:?}", step.upper());
     step.renew();
     step.bind("/loop/x", "f", true);
     let error = step.script("true").start().err().expect("the link leads to itself");

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use sandbox::User;
-use sandbox::emulate::{Device, Emulation, Owner, Records, is_offered};
+use sandbox::emulate::{Below, Device, Emulation, Owner, Owners, Records, is_offered};
+use sandbox::{Mode, User};
 
 use crate::support::Step;
 
@@ -29,10 +30,13 @@ const SAY: [&str; 9] = [
 
 /// A step whose owners are emulated, if it is wanted.
 fn step(emulated: bool) -> Option<Step> {
-    let mut step = Step::new()?;
+    let mut step = Step::but_in(
+        &[Mode::SUBIDS, Mode::SINGLE],
+        "what is emulated is compared with what real root does, devices among it",
+    )?;
     if emulated {
         if !is_offered() {
-            println!("skipped: needs seccomp user notification of Linux 5.19");
+            println!("SKIP owners: needs seccomp user notification of Linux 5.19");
             return None;
         }
         let emulation = Emulation { owners: Arc::new(()), records: Arc::default(), mounts: BTreeMap::new() };
@@ -109,4 +113,98 @@ fn what_a_step_did_is_recorded() {
     let owner = |uid, gid| Some(Owner { uid, gid, device: None });
     assert_eq!((of("moved"), of("l"), of("plain")), (owner(33, 34), owner(7, 8), None));
     assert_eq!(of("n").and_then(|owner| owner.device), Some(Device { block: true, major: 8, minor: 1 }));
+}
+
+/// The layers below, in which a few files are not root's.
+#[derive(Debug)]
+struct Foreign(BTreeMap<Vec<u8>, Below>);
+
+impl Owners for Foreign {
+    fn of(&self, path: &[u8]) -> Option<Below> {
+        self.0.get(path).copied()
+    }
+
+    fn foreign(&self) -> Option<Vec<(Vec<u8>, Below)>> {
+        Some(self.0.iter().map(|(path, below)| (path.clone(), *below)).collect())
+    }
+}
+
+/// Commands on files of the layers below that are not root's, and what they say.
+const ON_FOREIGN: [(&str, &str); 9] = [
+    ("busybox chown 5:6 /etc/passwd; ln /etc/passwd /p; rm /etc/passwd; stat -c '%u:%g' /p", "5:6"),
+    (
+        "ln /etc/shadow /s; chmod 600 /s; touch -d @5 /s; stat -c '%u:%g' /s /etc/shadow; rm /etc/shadow; ln /s /t; stat -c '%u:%g' /t",
+        "0:42 0:42 0:42",
+    ),
+    ("stat -c '%u:%g' /etc/shadow /etc/passwd /f /f/in /etc/link", "0:42 0:0 9:10 9:11 7:8"),
+    ("chmod 640 /etc/shadow; touch -d @5 /etc/shadow; stat -c '%u:%g %Y' /etc/shadow", "0:42 5"),
+    (
+        "chmod 600 /etc/two; stat -c '%u:%g' /etc/one /etc/two; echo >> /etc/one; stat -c '%u:%g' /etc/one",
+        "5:6 5:6 5:6",
+    ),
+    ("rm /etc/shadow; touch /etc/shadow; stat -c '%u:%g' /etc/shadow", "0:0"),
+    ("mv /etc/shadow /etc/moved; ln /f/in /in; stat -c '%u:%g' /etc/moved /in", "0:42 9:11"),
+    (
+        "touch -h -d @5 /etc/link; busybox chown 3 /f/in; chmod 700 /f; stat -c '%u:%g' /etc/link /f/in /f",
+        "7:8 3:11 9:10",
+    ),
+    (
+        "mkdir /tmp/a; cd /f; stat -c '%u:%g' in . ../etc/link /dev/stdin; exec 3< in; stat -Lc '%u:%g' /proc/self/fd/3",
+        "9:11 9:10 7:8 0:0 9:11",
+    ),
+];
+
+#[test]
+fn files_of_the_layers_below_keep_their_owners() {
+    for (script, expected) in ON_FOREIGN {
+        let Some(mut step) = step(true) else { return };
+        step.write("base/etc/shadow", "x");
+        step.write("base/etc/one", "x");
+        step.write("base/f/in", "x");
+        if script.contains("two") {
+            // From then on nothing is spared.
+            std::fs::hard_link(step.at("base/etc/one"), step.at("base/etc/two")).expect("it is the test's");
+        }
+        std::os::unix::fs::symlink("one", step.at("base/etc/link")).expect("it is the test's");
+        let table = [
+            ("etc/shadow", 0, 42),
+            ("etc/one", 5, 6),
+            ("etc/two", 5, 6),
+            ("etc/link", 7, 8),
+            ("f", 9, 10),
+            ("f/in", 9, 11),
+        ];
+        let below = |(path, uid, gid): (&str, u32, u32)| {
+            let found = step.at("base").join(path).symlink_metadata().ok()?;
+            let modified = (found.mtime(), found.mtime_nsec() as u32);
+            Some((path.as_bytes().to_vec(), Below { owner: Owner { uid, gid, device: None }, modified }))
+        };
+        let owners = Arc::new(Foreign(table.into_iter().filter_map(below).collect()));
+        step.spec.emulation = Some(Emulation { owners, records: Arc::default(), mounts: BTreeMap::new() });
+        let outcome = step.run(script);
+        let said: Vec<&str> = outcome.stdout.split_whitespace().collect();
+        assert_eq!((said.join(" "), outcome.stderr), (expected.to_owned(), String::new()), "{script}");
+    }
+}
+
+#[test]
+fn a_step_with_sub_ids_makes_what_stands_for_devices() {
+    let Some(mut step) = step(true).filter(|step| step.spec.mode != Mode::SINGLE) else { return };
+    step.spec.mode = Mode::SUBIDS;
+    let script = "mknod /n b 8 300; mknod /n c 1 3 || echo there; mknod /p p; umask 077; cd /etc; mknod u c 5 1; mv u v; \
+                  stat -c '%n %F %a' /n /p v";
+    let outcome = step.run(script);
+    assert_eq!(
+        outcome.stdout, "there\n/n regular empty file 644\n/p fifo 644\nv regular empty file 600\n",
+        "{}",
+        outcome.stderr
+    );
+    let records: Arc<Records> = step.spec.emulation.as_ref().expect("it is emulated").records.clone();
+    let of = |folder: &str, name: &str| {
+        let folder = File::open(step.at(folder)).expect("it is there");
+        records.of(folder.as_fd(), name.as_bytes()).expect("it is there").and_then(|owner| owner.device)
+    };
+    assert_eq!(of("upper", "n"), Some(Device { block: true, major: 8, minor: 300 }));
+    assert_eq!(of("upper/etc", "v"), Some(Device { block: false, major: 5, minor: 1 }));
+    assert_eq!((of("upper", "p"), records.has_devices()), (None, true));
 }

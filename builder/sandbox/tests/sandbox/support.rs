@@ -4,11 +4,13 @@ use std::fs::{self, File};
 use std::io::{Read, Seek};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use sandbox::emulate::Emulation;
+use sandbox::userns::{Asked, enter};
 use sandbox::{
     CapabilitySet, Error, Kernel, Mode, Mount, MountKind, Network, Report, Rootfs, Running, Spec, Status,
-    Stdio, User, Writable, Zygote, start_on,
+    Stdio, User, Wish, Writable, Zygote, start_on,
 };
 use tempfile::TempDir;
 
@@ -38,14 +40,16 @@ pub struct Outcome {
 impl Step {
     /// A step with a busybox layer; `None`, after printing why, on a machine that cannot run one.
     pub fn new() -> Option<Step> {
+        let test = this_test();
         if !rustix::process::geteuid().is_root() {
-            println!("skipped: needs root");
+            println!("SKIP {test}: needs root: it is run in no user namespace");
             return None;
         }
         if !Path::new(BUSYBOX).exists() {
-            println!("skipped: needs a static {BUSYBOX}");
+            println!("SKIP {test}: needs a static {BUSYBOX}");
             return None;
         }
+        let mode = mode();
         let folder = tempfile::tempdir().expect("there is room for a folder");
         for name in ["base/bin", "base/etc", "base/tmp", "upper", "work", "empty"] {
             fs::create_dir_all(folder.path().join(name)).expect("the folder is new");
@@ -57,7 +61,7 @@ impl Step {
         }
         let at = |name: &str| folder.path().join(name);
         let spec = Spec {
-            mode: Mode::ROOT,
+            mode,
             rootfs: Rootfs::Overlay {
                 lowers: vec![base],
                 writable: Writable { upper: at("upper"), work: at("work") },
@@ -78,9 +82,20 @@ impl Step {
             shm_size_bytes: Spec::DEFAULT_SHM_SIZE_BYTES,
             limits: vec![],
             groups: vec![],
-            emulation: None,
+            emulation: (mode == Mode::SINGLE).then(emulation),
         };
         Some(Step { folder, spec, kernel: *Kernel::get(), zygote: None })
+    }
+
+    /// As [`Step::new`], but in these modes of a user's.
+    pub fn but_in(modes: &[Mode], why: &str) -> Option<Step> {
+        let step = Step::new()?;
+        if modes.contains(&step.spec.mode) {
+            let test = this_test();
+            println!("SKIP {test}: needs root: {why}");
+            return None;
+        }
+        Some(step)
     }
 
     /// A path in the step's folder.
@@ -179,6 +194,27 @@ impl Step {
         found.sort();
         found
     }
+}
+
+/// The name of the test that runs; the other programs have no threads for theirs.
+fn this_test() -> String {
+    let name = std::thread::current().name().filter(|name| *name != "main").map(str::to_owned);
+    name.unwrap_or_else(|| "zygote".to_owned())
+}
+
+/// The mode that Kiln takes here: in a user namespace that somebody made for this process (`tests/user.sh`) that of a user.
+pub fn mode() -> Mode {
+    static MODE: OnceLock<Mode> = OnceLock::new();
+    *MODE.get_or_init(|| {
+        let root = std::env::temp_dir().join(format!("kiln-sandbox-{}", std::process::id()));
+        let asked = Asked { wish: Wish::default(), recorded: None, root, user: None };
+        enter(&asked).unwrap_or_else(|lack| panic!("{lack}: {:?}", lack.fix())).mode
+    })
+}
+
+/// What owners are emulated by, of an image in which all is root's.
+fn emulation() -> Emulation {
+    Emulation { owners: Arc::new(()), records: Arc::default(), mounts: Default::default() }
 }
 
 /// An error with its causes, as the command line prints it.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 
-use sandbox::{Status, Stdio, User, WindowSize, start};
+use sandbox::{Mode, Status, Stdio, User, WindowSize, start};
 
 use crate::support::Step;
 
@@ -22,7 +22,7 @@ fn read_until(master: &mut File, text: &str) -> String {
 
 #[test]
 fn a_terminal_controls_the_step() {
-    let Some(mut step) = Step::new() else { return };
+    let Some(mut step) = Step::but_in(&[Mode::SINGLE], "the terminal gets another owner") else { return };
     step.spec.user = User { uid: 77, gid: 77, additional_gids: vec![] };
     step.script("trap 'echo interrupted; exit 5' INT; tty; stty size; stat -c %u /dev/console; echo hi > /dev/tty; read x; echo got $x; stty size; while :; do sleep 0.01; done");
     let running =

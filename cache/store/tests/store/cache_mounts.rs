@@ -25,9 +25,13 @@ fn mode_owner_and_seed_are_of_the_first_use() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(folder.path(), "1");
     let lease = store.lease().expect("a lease");
-    let owner = rustix::process::geteuid().is_root().then_some((1000, 1001));
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let has_ids = map.lines().any(|range| range.split_whitespace().last() != Some("1"));
+    let owner = (rustix::process::geteuid().is_root() && has_ids).then_some((1000, 1001));
     if owner.is_none() {
-        eprintln!("skipped in part: another owner needs root");
+        println!(
+            "SKIP cache_mounts::mode_owner_and_seed_are_of_the_first_use: needs root: another owner, in part"
+        );
     }
     let first = CacheMountSpec { mode: 0o2770, owner, ..spec("go", Sharing::Shared) };
     let seed: &dyn Fn(&Path) -> io::Result<()> = &|at| fs::write(at.join("seed"), "1");

@@ -6,6 +6,8 @@ use std::{
     io::{Read, Write},
     ops::ControlFlow,
     os::unix::fs::PermissionsExt,
+    thread,
+    time::Duration,
 };
 
 use crate::fixture::{add_form, add_layer, count, layer, manifest, open, record};
@@ -318,7 +320,7 @@ fn the_first_result_of_an_operation_is_adopted() {
 }
 
 #[test]
-fn the_end_of_a_step_is_one_change() {
+fn a_step_ends_with_a_layer_and_then_a_record() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(folder.path(), "1");
     let lease = store.lease().expect("a lease");
@@ -326,16 +328,19 @@ fn the_end_of_a_step_is_one_change() {
     let finish = |name: &str, created, mtime| {
         let (_, made) = layer(&lease, "x");
         let manifest = manifest("x", mtime);
-        let kept = store.finish_step(
-            &lease,
-            manifest,
-            &made,
-            origin(created),
-            || (),
-            |kept| Some(Record { result: vec![kept], ..record(name, &[]) }),
-        );
+        let kept = store.finish_step(&lease, manifest, &made, origin(created), || ()).expect("finished");
         assert!(!made.exists(), "taken or removed");
-        kept.expect("finished")
+        let late = store.late_record(&lease, Record { result: vec![kept], ..record(name, &[]) });
+        // Whoever asks for it waits until it is written, or will not be.
+        let key = record(name, &[]).definition_key;
+        let asked = thread::scope(|scope| {
+            let asking = scope.spawn(|| store.by_definition_key(&lease, &key).expect("asked"));
+            thread::sleep(Duration::from_millis(20));
+            late.write().expect("written");
+            asking.join().expect("no panic")
+        });
+        assert_eq!(asked.expect("recorded").result, [kept]);
+        kept
     };
     let first = finish("first", 5, 0);
     assert_eq!(first, ResultLayer { layer: manifest("x", 0).id(), created: Some(Epoch(5)) });

@@ -1,7 +1,6 @@
 //! What the tests of the state folder share: a store in a temporary folder, a clock that is set, small layers.
 
 use std::{
-    collections::BTreeMap,
     fs,
     io::Write,
     path::Path,
@@ -69,7 +68,7 @@ pub fn manifest(text: &str, mtime_seconds: i64) -> Layer {
     let mut node = Node::new(Kind::File { size: text.len() as u64, content }, 0o644);
     node.mtime.seconds = mtime_seconds;
     let path = LayerPath::parse(b"file").expect("a path");
-    Layer { entries: BTreeMap::from([(path, node)]) }
+    Layer { entries: [(path, node)].into() }
 }
 
 /// Adds a layer that holds one file.

@@ -33,7 +33,7 @@ fn digests_of_files_are_remembered() {
     cache.put(racy, digest_of(1));
     assert_eq!(known(&cache, 0..30_000), 0, "of this build only once they are saved");
     assert_eq!(cache.get(&racy), None);
-    cache.save(&lease).expect("saved");
+    cache.into_known(Some(&lease)).expect("saved");
 
     for boot in ["1", "2"] {
         let store = open(folder.path(), boot);
@@ -43,11 +43,29 @@ fn digests_of_files_are_remembered() {
         assert_eq!(cache.get(&key(7, 4)), None, "another size");
     }
 
+    // For who knows the digests already, a mark of each is enough; also of those that are saved by this.
+    let cache = store.hash_cache(b"/context").expect("loaded");
+    assert_eq!(known(&cache, 0..30_000), 30_000);
+    cache.put(key(29_998, 5), digest_of(1));
+    let files = cache.into_known(Some(&lease)).expect("saved");
+    for (key, digest, is) in [
+        (key(7, 3), digest_of(7), true),
+        (key(7, 3), digest_of(8), false),
+        (key(7, 4), digest_of(7), false),
+        (key(29_998, 3), digest_of(29_998), false),
+        (key(29_998, 5), digest_of(1), true),
+        (key(30_000, 3), digest_of(30_000), false),
+    ] {
+        assert_eq!(files.is(&key, &digest), is, "{key:?}");
+    }
+    let files = store.hash_cache(b"/context").expect("loaded").into_known(None).expect("loaded");
+    assert!(files.is(&key(7, 3), &digest_of(7)) && !files.is(&key(7, 3), &digest_of(8)));
+
     // Few are asked for: of the others some stay. A changed file takes its old place.
     let cache = store.hash_cache(b"/context").expect("loaded");
     assert_eq!(known(&cache, 0..5), 5);
     cache.put(key(29_999, 4), digest_of(0));
-    cache.save(&lease).expect("saved");
+    cache.into_known(Some(&lease)).expect("saved");
     let cache = store.hash_cache(b"/context").expect("loaded");
     assert_eq!(known(&cache, 0..5), 5);
     assert_eq!(cache.get(&key(29_999, 4)), Some(digest_of(0)));
@@ -156,7 +174,7 @@ fn the_database_is_not_opened_for_a_memo_or_a_hash_cache() {
     let lease = store.lease().expect("a lease");
     let cache = store.hash_cache(b"/context").expect("loaded");
     cache.put(key(1, 2), digest_of(1));
-    cache.save(&lease).expect("saved");
+    cache.into_known(Some(&lease)).expect("saved");
     assert_eq!(store.memo_get(&Digest::of(b"key")).expect("asked"), None);
     assert!(!folder.path().join("kiln.db").exists());
 }

@@ -90,7 +90,8 @@ fn a_damaged_database_is_named_with_the_fix() {
 fn small_disk(at: &std::path::Path, options: &std::ffi::CStr) -> Option<Unmount> {
     let flags = rustix::mount::MountFlags::empty();
     if let Err(e) = rustix::mount::mount("tmpfs", at, "tmpfs", flags, Some(options)) {
-        eprintln!("skipped: a tmpfs needs root: {e}");
+        let test = std::thread::current().name().unwrap_or("open").to_owned();
+        println!("SKIP {test}: needs root: a tmpfs: {e}");
         return None;
     }
     Some(Unmount(at.to_owned()))

@@ -50,7 +50,7 @@ pub fn layers() -> impl Strategy<Value = Layer> {
     let path = prop::collection::vec(name, 1..4).prop_map(|parts| self::path(&parts.join("/")));
     let entries = prop::collection::btree_map(path, node(), 0..12);
     (entries, any::<bool>()).prop_map(|(entries, link)| {
-        let mut layer = Layer { entries };
+        let mut layer = Layer { entries: entries.into_iter().collect() };
         let files: Vec<LayerPath> = layer.entries.keys().cloned().collect();
         // Nothing lies below what is no folder.
         for path in &files {
@@ -94,6 +94,14 @@ fn node() -> impl Strategy<Value = Node> {
             return Node::whiteout();
         }
         let (seconds, nanoseconds) = mtime;
-        Node { kind, mode, uid, gid, mtime: Mtime { seconds, nanoseconds }, xattrs, hardlink: None }
+        Node {
+            kind,
+            mode,
+            uid,
+            gid,
+            mtime: Mtime { seconds, nanoseconds },
+            xattrs: xattrs.into(),
+            hardlink: None,
+        }
     })
 }

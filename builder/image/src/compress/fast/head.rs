@@ -1,6 +1,6 @@
 //! What a block of codes of its own begins with: how long they are.
 
-use super::{code, write::Bits};
+use super::{bits::Bits, code};
 
 /// The order in which the lengths of the code for lengths are written.
 const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];

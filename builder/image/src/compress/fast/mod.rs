@@ -14,6 +14,7 @@
 //! | `search.rs` | bytes to literals and matches, with the counts of all symbols |
 //! | `code.rs`   | counts to the lengths of codes, lengths to codes               |
 //! | `head.rs`   | the head of a block, which says the lengths of its codes          |
+//! | `bits.rs`   | bits on their way into bytes                               |
 //! | `write.rs`  | literals and matches to bits                                  |
 //!
 //! Frozen: bytes follow from the plain bytes alone. There are no floating point numbers in it, and nothing asks for the CPU.
@@ -21,13 +22,14 @@
 //! # Source
 //! RFC 1951.
 
+mod bits;
 mod code;
 mod head;
 mod search;
 mod write;
 
+use bits::Bits;
 use search::{Found, Table};
-use write::Bits;
 
 /// How many bytes are looked at before it is decided who compresses.
 pub(super) const SAMPLE: usize = 16 << 10;

@@ -7,10 +7,10 @@ use super::super::calls::Trap;
 use super::super::credentials::{Credentials, Ids};
 use super::super::layout::Stat;
 use super::super::owners::own;
-use super::super::permission::{is_owner, may_access, may_chown};
+use super::super::permission::{WRITE, is_owner, may_access, may_chown, may_touch};
 use super::super::record::{ATTRIBUTE, Owner};
 use super::super::supervisor::{Answer, Answered, Supervisor, int, long, word};
-use super::super::view::{At, File};
+use super::super::view::{At, File, Named};
 use crate::sys::notify::{self, Notification};
 
 const NO_FOLLOW: u64 = libc::AT_SYMLINK_NOFOLLOW as u64;
@@ -26,23 +26,27 @@ fn here(follow: bool) -> At {
 }
 
 impl Supervisor {
-    /// The file of a call whose flags are this argument, and whose folder and path are the first two.
-    fn file_at(&self, call: &Notification, flags: usize) -> Option<File> {
+    /// What a call is about whose flags are this argument, and whose folder and path are the first two.
+    fn named_at(&self, call: &Notification, flags: usize) -> Option<Named> {
         let flags = long(call, flags);
         let at = At { folder: int(call, 0), follow: flags & NO_FOLLOW == 0 };
-        self.find_or_open(call, at, long(call, 1), flags)
+        self.named_or_open(call, at, long(call, 1), flags)
+    }
+
+    fn file_at(&self, call: &Notification, flags: usize) -> Option<File> {
+        self.view.look(call.thread, &self.named_at(call, flags)?)
     }
 
     pub(in super::super) fn stat(&mut self, trap: Trap, call: &Notification) -> Answered {
-        let (file, buffer) = match trap {
+        let (named, buffer) = match trap {
             Trap::Stat | Trap::Lstat => {
-                (self.find(call, here(trap == Trap::Stat), long(call, 0)), long(call, 1))
+                (self.named(call, here(trap == Trap::Stat), long(call, 0)), long(call, 1))
             }
-            Trap::Fstat => (self.view.open_file(call.thread, int(call, 0)), long(call, 1)),
-            Trap::Newfstatat => (self.file_at(call, 3), long(call, 2)),
-            _ => (self.file_at(call, 2), long(call, 4)),
+            Trap::Fstat => (Some(Named::Open(int(call, 0))), long(call, 1)),
+            Trap::Newfstatat => (self.named_at(call, 3), long(call, 2)),
+            _ => (self.named_at(call, 2), long(call, 4)),
         };
-        let Some(file) = file else { return Ok(Answer::GoOn) };
+        let Some(file) = named.and_then(|named| self.suspect(call, &named)) else { return Ok(Answer::GoOn) };
         let (owner, _) = self.owner(&file);
         let same = owner.uid == file.found.stx_uid && owner.gid == file.found.stx_gid;
         if same && owner.device.is_none() {
@@ -124,6 +128,55 @@ impl Supervisor {
         }
     }
 
+    /// A time is given: a link of the layers below is known by its own, and so is a file that has several names.
+    pub(in super::super) fn touch(&mut self, trap: Trap, call: &Notification) -> Answered {
+        let (named, times) = match trap {
+            Trap::Utimes | Trap::Utime => (self.named(call, here(true), long(call, 0)), long(call, 1)),
+            // Without a path it is what the descriptor is of.
+            _ if long(call, 1) == 0 => (Some(Named::Open(int(call, 0))), long(call, 2)),
+            Trap::Futimesat => {
+                let at = At { folder: int(call, 0), follow: true };
+                (self.named(call, at, long(call, 1)), long(call, 2))
+            }
+            _ => (self.named_at(call, 3), long(call, 2)),
+        };
+        let Some(named) = named else { return Ok(Answer::GoOn) };
+        let who = self.who(call);
+        let is_root = who.user.file_system == 0;
+        let file = if is_root { self.suspect(call, &named) } else { self.view.look(call.thread, &named) };
+        let Some(file) = file else { return Ok(Answer::GoOn) };
+        if !is_root {
+            let special = || (trap == Trap::Utimensat).then(|| nanoseconds(call, times)).flatten();
+            let is_now = match special() {
+                _ if times == 0 => true,
+                // The kernel does nothing.
+                Some([libc::UTIME_OMIT, libc::UTIME_OMIT]) => return Ok(Answer::GoOn),
+                nanoseconds => nanoseconds == Some([libc::UTIME_NOW; 2]),
+            };
+            may_touch(who, &self.owner(&file).0, file.mode(), is_now)?;
+        }
+        if self.still_waits(call) {
+            self.ledger.pin(&self.view, &file);
+        }
+        Ok(Answer::GoOn)
+    }
+
+    /// A file is written to by its name, without being opened.
+    pub(in super::super) fn truncate(&mut self, call: &Notification) -> Answered {
+        let Some(file) = self.find(call, here(true), long(call, 0)) else { return Ok(Answer::GoOn) };
+        if file.kind() != FileType::RegularFile {
+            return Ok(Answer::GoOn);
+        }
+        let who = self.who(call);
+        if who.user.file_system != 0 && !self.may(who, &file, WRITE) {
+            return Err(Errno::ACCESS);
+        }
+        if self.still_waits(call) {
+            self.ledger.pin(&self.view, &file);
+        }
+        Ok(Answer::GoOn)
+    }
+
     /// The names of a file's attributes without the one that is its record, so that nobody copies it.
     pub(in super::super) fn list_attributes(&mut self, trap: Trap, call: &Notification) -> Answered {
         let file = match trap {
@@ -160,6 +213,14 @@ fn as_real(who: Credentials) -> Credentials {
     let effective = if who.user.real == 0 { who.permitted } else { 0 };
     let of_files = |ids: Ids| Ids { file_system: ids.real, ..ids };
     Credentials { user: of_files(who.user), group: of_files(who.group), effective, ..who }
+}
+
+/// The nanoseconds of the two times at an address.
+fn nanoseconds(call: &Notification, address: u64) -> Option<[i64; 2]> {
+    let mut times = [0_u8; 32];
+    let read = notify::read_memory(call.thread, address, &mut times).ok()?;
+    let [_, accessed, _, modified] = *times.as_chunks::<8>().0 else { return None };
+    (read == times.len()).then(|| [accessed, modified].map(i64::from_ne_bytes))
 }
 
 /// As [`may_access`], for a folder.

@@ -2,6 +2,6 @@
 
 mod files;
 mod identity;
-mod names;
+pub(super) mod names;
 mod open;
 mod program;

@@ -57,6 +57,9 @@ impl Supervisor {
         let device = if is_node { device(word(call, rest), word(call, rest + 1)) } else { None };
         let who = self.who(call).clone();
         let Some(text) = self.view.text(call.thread, path) else { return Ok(Answer::GoOn) };
+        if device.is_none() && self.makes_roots(call, &who, folder, &text) {
+            return Ok(Answer::GoOn);
+        }
         let Some(place) = self.place(call, &who, folder, &text)? else { return Ok(Answer::GoOn) };
         if device.is_none() && place.owner == Owner::ROOT {
             return Ok(Answer::GoOn);
@@ -108,11 +111,16 @@ impl Supervisor {
         let links = matches!(trap, Trap::Link | Trap::Linkat);
         let flags = if trap == Trap::Linkat { long(call, 4) } else { 0 };
         let at = At { folder: from.0, follow: flags & libc::AT_SYMLINK_FOLLOW as u64 != 0 };
-        let Some(file) = self.find_or_open(call, at, from.1, flags) else { return Ok(Answer::GoOn) };
+        let Some(named) = self.named_or_open(call, at, from.1, flags) else { return Ok(Answer::GoOn) };
         let who = self.who(call);
+        let file = match who.user.file_system {
+            0 => self.suspect(call, &named),
+            _ => self.view.look(call.thread, &named),
+        };
+        let Some(file) = file else { return Ok(Answer::GoOn) };
         if who.user.file_system != 0 {
-            if !links && !self.may_remove_at(call, who, from.0, from.1, &file) {
-                return Err(Errno::ACCESS);
+            if !links {
+                self.may_remove_at(call, who, from.0, from.1, &file)?;
             }
             let text = self.view.text(call.thread, to.1);
             if let Some(text) = text {
@@ -120,18 +128,10 @@ impl Supervisor {
             }
         }
         if self.still_waits(call) {
-            self.ledger.pin(&self.view, &file);
-        }
-        Ok(Answer::GoOn)
-    }
-
-    /// A link of the layers below is known by its time, which is about to change.
-    pub(in super::super) fn touch_link(&mut self, call: &Notification) -> Answered {
-        let file = self.find(call, At { folder: int(call, 0), follow: false }, long(call, 1));
-        if let Some(file) = file.filter(|file| file.kind() == FileType::Symlink)
-            && self.still_waits(call)
-        {
-            self.ledger.pin(&self.view, &file);
+            match links {
+                true => self.ledger.pin_linked(&self.view, &file),
+                false => self.ledger.pin(&self.view, &file),
+            }
         }
         Ok(Answer::GoOn)
     }
@@ -146,10 +146,8 @@ impl Supervisor {
             return Ok(Answer::GoOn);
         }
         let Some(file) = self.find(call, At { folder, follow: false }, path) else { return Ok(Answer::GoOn) };
-        match self.may_remove_at(call, who, folder, path, &file) {
-            true => Ok(Answer::GoOn),
-            false => Err(Errno::ACCESS),
-        }
+        self.may_remove_at(call, who, folder, path, &file)?;
+        Ok(Answer::GoOn)
     }
 
     fn may_remove_at(
@@ -159,17 +157,17 @@ impl Supervisor {
         folder: i32,
         path: u64,
         file: &File,
-    ) -> bool {
+    ) -> Result<(), Errno> {
         let above = self.view.text(call.thread, path);
         let Some((above, _)) = above.and_then(|text| self.view.parent(call.thread, folder, &text)) else {
-            return true;
+            return Ok(());
         };
         may_remove(who, (&self.owner(&above).0, above.mode()), &self.owner(file).0)
     }
 }
 
 /// The device that is asked for; none for a file, a pipe or a socket.
-fn device(mode: u32, number: u32) -> Option<Device> {
+pub(in super::super) fn device(mode: u32, number: u32) -> Option<Device> {
     let block = match mode & libc::S_IFMT {
         libc::S_IFBLK => true,
         libc::S_IFCHR => false,

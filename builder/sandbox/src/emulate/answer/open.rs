@@ -10,7 +10,7 @@ use super::super::credentials::Credentials;
 use super::super::permission::WRITE;
 use super::super::record::Owner;
 use super::super::supervisor::{Answer, Answered, Supervisor, int, long, word};
-use super::super::view::{At, File};
+use super::super::view::{At, File, Named};
 use super::names::Place;
 use crate::sys::notify::{self, Notification};
 
@@ -41,11 +41,17 @@ impl Supervisor {
         let creates = flags & CREATE != 0;
         let anew = creates && flags & EXCLUSIVE != 0;
         let follow = flags & libc::O_NOFOLLOW as u32 == 0 && !anew;
-        let found = match anew && who.makes_files_of_root() {
+        let is_root = who.makes_files_of_root();
+        let named = Named::Path(At { folder: asked.folder, follow }, asked.path.clone());
+        let found = match self.view.glance(call.thread, &named).filter(|_| is_root && !anew) {
+            Some(Ok(found)) if self.ledger.is_surely_roots(&self.view, &found) => return Ok(Answer::GoOn),
             // What is there already does not matter.
-            true => None,
-            false => self.view.find(call.thread, At { folder: asked.folder, follow }, &asked.path),
+            _ if anew && is_root => None,
+            _ => self.view.look(call.thread, &named),
         };
+        if found.is_none() && self.makes_roots(call, &who, asked.folder, &asked.path) {
+            return Ok(Answer::GoOn);
+        }
         match found {
             Some(file) => self.open_old(call, &who, &file, flags),
             None if creates => self.make_file(call, &who, &asked),
