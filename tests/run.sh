@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:$HOME/.cargo/bin"
-tests/packages.sh busybox-static ca-certificates gcc libc6-dev docker-registry skopeo umoci buildah strace qemu-user-static python3 \
+tests/packages.sh busybox-static ca-certificates gcc libc6-dev docker-registry skopeo umoci buildah strace qemu-user-static python3 libcap2-bin \
   util-linux procps iproute2 iptables passt dnsmasq-base uidmap tar gzip bzip2 xz-utils zstd git openssh-client openssh-server
 
 log=target/tests.log
@@ -49,6 +49,16 @@ if [ $# -eq 0 ]; then
     failed=$((failed + 1))
     status=1
   fi
+fi
+# A part of them by users who are not root; all in .ci/full.
+if [ $# -eq 0 ]; then
+  for part in "single fixtures sandbox zygote disk" "subids sandbox zygote disk store"; do
+    words=$(KILN_USER_TESTS=${part#* } tests/user.sh "${part%% *}") || { failed=$((failed + 1)); status=1; }
+    echo "$words"
+    more=$({ grep -oE '[0-9]+ passed' <<< "$words" || true; } | tail -n 1)
+    more=${more% passed}
+    passed=$((passed + ${more:-0}))
+  done
 fi
 echo "$passed passed, $failed failed"
 exit "$status"

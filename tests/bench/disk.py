@@ -20,13 +20,13 @@ INODES = 4_000_000
 LARGE_BYTES = 1 << 20
 
 
-def hollow(folder):
-    """Takes the bytes of large files and leaves their names."""
+def hollow(folder, above=LARGE_BYTES):
+    """Takes the bytes of files that have more than so many, and leaves their names."""
     for path, _, files in os.walk(folder):
         for name in files:
             with contextlib.suppress(OSError):
                 found = os.lstat(file := os.path.join(path, name))
-                if stat.S_ISREG(found.st_mode) and found.st_size > LARGE_BYTES:
+                if stat.S_ISREG(found.st_mode) and found.st_size > above:
                     os.truncate(file, 0)
 
 

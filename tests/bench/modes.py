@@ -1,19 +1,22 @@
 #!/usr/bin/env python3
-"""modes.py --kiln PATH --base LAYOUT [--runs 5] [--only steps,install,compile] [--modes root subids single root,copy chroot] [--peers buildah] --json FILE
+"""modes.py --kiln PATH --base LAYOUT [--runs 3] [--only steps,install,compile] [--modes root subids single root,copy chroot] [--peers buildah] --json FILE
 
 What a build costs in each of Kiln's modes: steps that do nothing much, the installation of Debian packages (downloaded before,
 so that no network is measured), and a compilation. Each begins with nothing known. In modes of a user's Kiln is started by one
 (tests/as-user.sh); buildah, without root too, is the peer. The programs take turns run by run; all stands on a new file system, in a
 file in BENCH_DIR (disk.py)."""
 import argparse
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import disk
 import workloads
 from bench import machine, work_folder
 from builders import Buildah, Kiln
@@ -22,9 +25,13 @@ from meter import measured
 AS_USER = Path(__file__).resolve().parents[1] / "as-user.sh"
 USER = 61183
 MODES = ("root", "subids", "single", "root,copy", "chroot")
-# With all that they depend on, some fifty more than the base has.
-PACKAGES = "git less rsync procps iproute2 openssh-client cron logrotate man-db sqlite3 jq tmux zip unzip python3 dbus"
-SOURCES, FUNCTIONS = 9, 160
+# With all that they depend on fifty or so that the base has not, some with users of their own.
+PACKAGES = "git less rsync procps openssh-client cron sqlite3 jq tmux zip unzip dbus"
+SOURCES, FUNCTIONS = 5, 160
+# Of what one builder leaves: there are many, and each has whole root file systems.
+BLOCK_BYTES = 4096
+# One build; the longest takes half a minute.
+MOST_SECONDS = 600
 
 
 def as_user(mode, program):
@@ -103,6 +110,7 @@ def prepare(kiln, base, work):
                    check=True, stdin=subprocess.DEVNULL)
     count = int((work / "base-files" / "packages").read_text())
     shutil.rmtree(work / "base-files")
+    disk.hollow(state, BLOCK_BYTES)
     return layout, count
 
 
@@ -137,22 +145,40 @@ def words_of(builder, name, context, layout, out):
     return [*words[:-1], "-f", context / "Containerfile.oci", words[-1]]
 
 
-def measure(builders, layout, made, runs):
-    results = []
+def measure(builders, layout, made, runs, results):
     for name, context in made.items():
         for run in range(runs):
             # Whoever goes first now goes last next time.
-            for builder in builders[run % len(builders):] + builders[:run % len(builders)]:
+            turn = builders[run % len(builders):] + builders[:run % len(builders)]
+            for builder in [each for each in turn if each.most_runs is None or run < each.most_runs]:
+                old = builder.root
                 builder.reset()
-                out = builder.work / f"out-{name}-{len(results)}.tar"
+                disk.hollow(old, BLOCK_BYTES)
+                out = builder.work / f"out-{name}.tar"
+                out.unlink(missing_ok=True)
                 row = {"workload": name, "builder": builder.name, "run": run}
                 try:
-                    row |= measured(builder.meter, words_of(builder, name, context, layout, out), builder.env)
-                except RuntimeError as error:
+                    words = ["timeout", "--kill-after=10", MOST_SECONDS, *words_of(builder, name, context, layout, out)]
+                    row |= measured(builder.meter, words, builder.env)
+                except (RuntimeError, OSError) as error:
                     row["error"] = str(error)
                 results.append(row)
-                print(json.dumps({key: row[key] for key in row if key != "error"} | {"failed": row.get("error", "")[-300:]}), flush=True)
-    return results
+                told = {key: row[key] for key in row if key != "error"} | ({"failed": row["error"][-300:]} if "error" in row else {})
+                print(json.dumps(told), flush=True)
+
+
+def end(builder):
+    """Ends what a builder has started and not waited for."""
+    for pid in builder.meter.processes() if builder.meter.group else ():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+
+
+def write(a, started, builders, results, count):
+    document = {"date": started, "machine": machine(), "runs": a.runs, "packages": count, "steps": workloads.STEPS,
+                "sources": SOURCES, "command": f"tests/bench/modes.sh --runs {a.runs}",
+                "builders": {builder.name: builder.version for builder in builders}, "results": results}
+    Path(a.json).write_text(json.dumps(document, indent=1) + "\n")
 
 
 def main():
@@ -162,7 +188,7 @@ def main():
     a.add_argument("--only", default="steps,install,compile")
     a.add_argument("--modes", nargs="+", default=MODES, choices=MODES)
     a.add_argument("--peers", default="buildah", help="buildah; empty for none")
-    a.add_argument("--runs", type=int, default=5)
+    a.add_argument("--runs", type=int, default=3)
     a.add_argument("--json", required=True)
     a = a.parse_args()
     names = a.only.split(",")
@@ -176,14 +202,14 @@ def main():
             made = contexts(names, layout, work)
             builders += [InMode(work, a.kiln, mode) for mode in a.modes]
             builders += [RootlessBuildah(work) for peer in filter(None, a.peers.split(",")) if peer == "buildah"]
-            results = measure(builders, layout, made, a.runs)
+            measure(builders, layout, made, a.runs, results)
         finally:
             for builder in builders:
+                end(builder)
                 builder.stop()
-        document = {"date": started, "machine": machine(), "runs": a.runs, "packages": count, "steps": workloads.STEPS,
-                    "sources": SOURCES, "command": f"tests/bench/modes.sh --runs {a.runs}",
-                    "builders": {builder.name: builder.version for builder in builders}, "results": results}
-        Path(a.json).write_text(json.dumps(document, indent=1) + "\n")
+            # Also what was measured before somebody stopped it.
+            if results:
+                write(a, started, builders, results, count)
         return 1 if any("error" in row for row in results) else 0
 
 
