@@ -223,6 +223,19 @@ fn the_hosts_end_is_near_its_steps_and_leads_to_one_of_them() {
 }
 
 #[test]
+fn nobody_speaks_to_a_step_first() {
+    let Some(world) = World::make("network::nobody_speaks_to_a_step_first") else { return };
+    let folder = folder();
+    while_running(&world, folder.path(), "(nc -l -p 7777 < /dev/null &); sleep 60", || {
+        thread::sleep(Duration::from_millis(500));
+        let said = world.sh("step=$(ip -4 route show | grep kiln | cut -d' ' -f1); \
+             timeout 5 bash -c \"exec 3<>/dev/tcp/$step/7777\" 2> /dev/null && echo open || echo closed: $?");
+        // At once: it is refused, and not left without an answer.
+        assert_eq!(said.trim(), "closed: 1");
+    });
+}
+
+#[test]
 fn a_name_server_that_answers_only_who_is_near_answers() {
     let test = "network::a_name_server_that_answers_only_who_is_near_answers";
     let Some(world) = World::make(test) else { return };

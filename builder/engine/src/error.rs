@@ -4,7 +4,7 @@ mod disk;
 mod pin;
 mod text;
 
-use std::{io, path::PathBuf};
+use std::{any::Any, io, path::PathBuf};
 
 use dockerfile::LowerError;
 use dockerfile_parser::ParseError;
@@ -124,6 +124,9 @@ pub enum Cause {
     /// The sandbox could not be made.
     #[error(transparent)]
     Sandbox(#[from] sandbox::Error),
+    /// Steps of this build had networks of their own, and no more can be made.
+    #[error("the step cannot have a network of its own any more: {0}")]
+    NetworkLost(sandbox::net::Unavailable),
     /// This machine cannot run a step's program.
     #[error(transparent)]
     CannotRun(#[from] Box<CannotRun>),
@@ -344,6 +347,13 @@ impl Cause {
         move |source| Cause::Io { doing, path, source }
     }
 
+    /// A thread that panicked.
+    pub(crate) fn panicked(panicked: &(dyn Any + Send)) -> Cause {
+        let text = panicked.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panicked.downcast_ref::<&str>().copied());
+        Cause::Task(format!("it panicked: {}", text.unwrap_or("it did not say why")))
+    }
+
     /// The last lines that a step wrote which failed.
     pub fn last_lines(&self) -> &[String] {
         match self {
@@ -367,6 +377,7 @@ impl Cause {
             Cause::Cgroup(_) => "cgroup",
             Cause::Sandbox(sandbox::Error::NotInChroot { .. }) => "not-in-chroot",
             Cause::Sandbox(_) => "sandbox",
+            Cause::NetworkLost(_) => "network-lost",
             Cause::CannotRun(cannot) => cannot.code(),
             Cause::PlatformConflict { .. } => "platform-conflict",
             Cause::NoPlatform { .. } => "image-platform",
@@ -416,6 +427,9 @@ impl Cause {
                 Some(format!("add the line `!{}` to .dockerignore", path.trim_start_matches('/')))
             }
             Cause::CopyMissing { near: Some(near), .. } => Some(format!("write `{near}`, which is there")),
+            Cause::NetworkLost(_) => Some(
+                "raise what `ulimit -n` and `ulimit -u` show, build with fewer --jobs, or --network=none".to_owned(),
+            ),
             Cause::SecretMissing(id) => Some(format!("--secret id={id},src=FILE")),
             Cause::SshMissing(id) => Some(format!("--ssh {id}")),
             Cause::CannotRun(cannot) => Some(cannot.help()),

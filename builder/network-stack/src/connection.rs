@@ -21,6 +21,10 @@ use crate::wire::{Outbox, Port};
 const FROM_STEP: usize = 256 << 10;
 const TO_STEP: usize = 512 << 10;
 
+/// How often a step that says nothing is asked whether it has the connection still: its kernel forgets one that no process has,
+/// and a reset of its own may have been lost.
+const STILL_THERE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(60);
+
 /// What has become of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
@@ -87,6 +91,7 @@ impl Connection {
         let mut socket = Socket::new(buffer(FROM_STEP), buffer(TO_STEP));
         socket.set_nagle_enabled(false);
         socket.set_ack_delay(None);
+        socket.set_keep_alive(Some(STILL_THERE));
         socket.pause_synack(true);
         let local = IpListenEndpoint { addr: Some(own), port: key.to.port() };
         socket.listen(local).ok()?;
@@ -132,6 +137,14 @@ impl Connection {
             self.socket().state(),
             State::CloseWait | State::LastAck | State::Closing | State::TimeWait
         );
+    }
+
+    /// Whether the step has forgotten it, when this is its segment: it begins another between the same ports. What the world has
+    /// not heard yet is told first.
+    pub fn is_replaced_by(&self, segment: &TcpPacket<&[u8]>) -> bool {
+        let state = self.sockets.get::<Socket<'_>>(self.handle).state();
+        let begins = segment.syn() && !segment.ack() && !segment.rst() && !segment.fin();
+        begins && !self.is_pouring && !matches!(state, State::SynReceived | State::Listen)
     }
 
     /// Whether there is more to come from a step that has ended, or to be told to the world.
@@ -186,6 +199,8 @@ impl Connection {
         }
         let has_failed = self.carry().is_err();
         if has_failed {
+            // What the world said before arrived before.
+            self.speak(now, out);
             self.socket().abort();
         }
         // A socket whose time to wait is over would forget what it has for the world.
@@ -230,8 +245,10 @@ impl Connection {
         self.interface.poll(instant(now), &mut port, &mut self.sockets);
     }
 
-    /// Hands on what each side has, as far as the other takes it.
+    /// Hands on what each side has, as far as the other takes it. From a world that hears nothing any more is taken what it
+    /// has said all the same.
     fn carry(&mut self) -> Result<(), Errno> {
+        let mut told = Ok(());
         let socket = self.sockets.get_mut::<Socket<'_>>(self.handle);
         while self.may_write && socket.can_recv() {
             let said = socket.recv(|bytes| {
@@ -241,10 +258,12 @@ impl Connection {
             match said.unwrap_or(Err(Errno::PIPE)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => self.may_write = false,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    (told, self.may_write, self.may_read) = (Err(error), false, true);
+                }
             }
         }
-        if self.is_heard && !self.step_ended && !socket.can_recv() {
+        if told.is_ok() && self.is_heard && !self.step_ended && !socket.can_recv() {
             self.step_ended = true;
             // One that is closed already needs no telling.
             let _told = shutdown(&self.host, Shutdown::Write);
@@ -264,6 +283,6 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        told
     }
 }

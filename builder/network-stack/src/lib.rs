@@ -43,18 +43,22 @@ pub use wire::{HEADER, MTU, STEP_ADDRESS};
 
 /// How many sockets of the host all stacks of a build may have together.
 #[derive(Debug)]
-pub struct Room(AtomicUsize);
+pub struct Room {
+    left: AtomicUsize,
+    /// The most connections of one stack.
+    share: usize,
+}
 
 impl Room {
-    /// Room for so many.
+    /// Room for so many. No stack may have more than a quarter of it for connections: what one step holds, others do not lack.
     pub fn new(sockets: usize) -> Room {
-        Room(AtomicUsize::new(sockets))
+        Room { left: AtomicUsize::new(sockets), share: sockets / 4 }
     }
 
     /// Room for one more, if there is.
     fn take(self: &Arc<Room>) -> Option<Taken> {
         let less = |left: usize| left.checked_sub(1);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok()?;
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok()?;
         Some(Taken(self.clone()))
     }
 }
@@ -65,9 +69,12 @@ struct Taken(Arc<Room>);
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.0.0.fetch_add(1, Ordering::Relaxed);
+        self.0.left.fetch_add(1, Ordering::Relaxed);
     }
 }
+
+/// What the threads are called that carry packets. One that panics goes on: a connection ends, or all of them do.
+pub const THREAD: &str = "kiln-packets";
 
 /// How long is waited for the thread: longer than it takes, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -76,12 +83,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 struct Told {
     is_over: AtomicBool,
+    /// Nobody wants what the step still has to say.
+    is_in_vain: AtomicBool,
     /// How often everything was to be forgotten.
     generation: AtomicU64,
     /// How often everything is forgotten.
     forgotten: Mutex<u64>,
     changed: Condvar,
     has_ended: AtomicBool,
+    /// The most connections at once since somebody asked.
+    most: AtomicUsize,
     /// Wakes the thread.
     bell: OwnedFd,
 }
@@ -101,10 +112,12 @@ impl Stack {
     pub fn start(wire: OwnedFd, place: Place, dial: Box<dyn Dial>, room: Arc<Room>) -> io::Result<Stack> {
         let told = Arc::new(Told {
             is_over: AtomicBool::new(false),
+            is_in_vain: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             forgotten: Mutex::new(0),
             changed: Condvar::new(),
             has_ended: AtomicBool::new(false),
+            most: AtomicUsize::new(0),
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         });
         let mut serve = Serve::new(wire, place, dial, room, told.clone())?;
@@ -113,12 +126,12 @@ impl Stack {
             let _end = end;
             serve.run();
         };
-        let thread = thread::Builder::new().name("kiln-packets".to_owned()).spawn(work)?;
+        let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(work)?;
         Ok(Stack { told, thread: Some(thread) })
     }
 
     /// Everything that was under way is given up: nothing of a step reaches the next. To be called when no process of the
-    /// step is left. What they said before they ended is carried to its end, for some seconds at most.
+    /// step is left. What they said before they ended is carried to its end, for some seconds at most, unless that is in vain.
     pub fn forget(&self) {
         let wanted = self.told.generation.fetch_add(1, Ordering::AcqRel) + 1;
         self.told.ring();
@@ -126,6 +139,16 @@ impl Stack {
         let is_missing = |forgotten: &mut u64| *forgotten < wanted && !self.has_ended();
         // Whoever asks whether it serves the next step sees what came of it.
         drop(self.told.changed.wait_timeout_while(forgotten, PATIENCE, is_missing));
+    }
+
+    /// The most connections that there were at once since this was asked the last time. The memory of each is some hundred KiB.
+    pub fn take_most(&self) -> usize {
+        self.told.most.swap(0, Ordering::Relaxed)
+    }
+
+    /// Nothing more is carried on when the step has ended: it was for nobody.
+    pub fn give_up(&self) {
+        self.told.is_in_vain.store(true, Ordering::Release);
     }
 
     /// Whether nothing is under way that was to be forgotten.

@@ -119,6 +119,7 @@ impl Serve {
                 Err(_) => return,
             }
             if self.told.is_over.load(Ordering::Acquire) {
+                self.give_up();
                 return;
             }
             let mut has_frames = false;
@@ -131,6 +132,7 @@ impl Serve {
                 }
             }
             if has_frames && self.read_frames() == Read::End {
+                self.give_up();
                 return;
             }
             self.take_turns();
@@ -205,18 +207,24 @@ impl Serve {
             Body::Exchange(_) => false,
         };
         let is_silent = last == Read::Nothing && !self.flows.values().any(has_last_words);
-        if last != Read::End && !is_silent && self.now() < deadline {
+        let is_wanted = !is_silent && !self.told.is_in_vain.load(Ordering::Acquire);
+        if last != Read::End && is_wanted && self.now() < deadline {
             return true;
         }
+        self.give_up();
+        (self.generation, self.last_words) = (generation, None);
+        self.told.tell_forgotten(generation);
+        last != Read::End
+    }
+
+    /// Ends everything that is under way.
+    fn give_up(&mut self) {
         for number in self.flows.keys().copied().collect::<Vec<_>>() {
             if let Some(Flow { body: Body::Connection(connection), .. }) = self.flows.get(&number) {
                 connection.give_up();
             }
             self.end(number);
         }
-        (self.generation, self.last_words) = (generation, None);
-        self.told.tell_forgotten(generation);
-        last != Read::End
     }
 
     /// A packet of the step's.
@@ -259,8 +267,21 @@ impl Serve {
     /// The flow that a packet belongs to, or a new one; none where the packet has done all that it can.
     fn flow_of(&mut self, packet: &Packet<'_>, to: SocketAddr) -> Result<Option<u64>, Reason> {
         let key = packet.key;
-        if let Some(number) = self.numbers.get(&key) {
-            return Ok(Some(*number));
+        if let Some(number) = self.numbers.get(&key).copied() {
+            let is_over = match (self.flows.get(&number).map(|flow| &flow.body), &packet.content) {
+                (Some(Body::Connection(connection)), Content::Segment(segment)) => {
+                    let is_over = connection.is_replaced_by(segment);
+                    if is_over {
+                        connection.give_up();
+                    }
+                    is_over
+                }
+                _ => false,
+            };
+            if !is_over {
+                return Ok(Some(number));
+            }
+            self.end(number);
         }
         let is_first = match &packet.content {
             Content::Segment(segment) => segment.syn() && !segment.ack() && !segment.rst() && !segment.fin(),
@@ -298,6 +319,7 @@ impl Serve {
         added.map_err(|_| Reason::Forbidden)?;
         self.next += 1;
         self.connections += usize::from(key.kind == Kind::Stream);
+        self.told.most.fetch_max(self.connections, Ordering::Relaxed);
         self.numbers.insert(key, number);
         let is_connection = matches!(body, Body::Connection(_));
         self.flows.insert(number, Flow { key, body, deadline: None, _taken: taken });
@@ -310,7 +332,7 @@ impl Serve {
     /// Room for one more of a kind. The exchange that has been quiet the longest makes room for a new one.
     fn make_room(&mut self, kind: Kind) -> Option<Taken> {
         if kind == Kind::Stream {
-            return if self.connections < CONNECTIONS { self.room.take() } else { None };
+            return if self.connections < CONNECTIONS.min(self.room.share) { self.room.take() } else { None };
         }
         let taken = if self.flows.len() - self.connections < EXCHANGES { self.room.take() } else { None };
         taken.or_else(|| {
@@ -334,6 +356,7 @@ impl Serve {
                 let took =
                     catch_unwind(AssertUnwindSafe(|| connection.take(packet.whole, segment, now, out)));
                 if took.is_err() {
+                    connection.give_up();
                     return self.end(number);
                 }
                 Ok(())
@@ -371,7 +394,11 @@ impl Serve {
         let turn = match &mut flow.body {
             Body::Connection(connection) => {
                 // A fault of the library's ends the connection and nothing else.
-                catch_unwind(AssertUnwindSafe(|| connection.turn(&key, now, out))).unwrap_or(Turn::Over)
+                let turn = catch_unwind(AssertUnwindSafe(|| connection.turn(&key, now, out)));
+                turn.unwrap_or_else(|_| {
+                    connection.give_up();
+                    Turn::Over
+                })
             }
             Body::Exchange(exchange) if exchange.deadline <= now => Turn::Over,
             Body::Exchange(exchange) => {

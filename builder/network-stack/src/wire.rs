@@ -36,7 +36,7 @@ const HEADS: usize = 256;
 pub(crate) enum Read {
     /// A frame of so many bytes.
     Frame(usize),
-    /// One that is no packet of IP, or larger than any.
+    /// Nothing to be looked at: too short or too large, or there was no memory for it.
     Noise,
     /// None is there now.
     Nothing,
@@ -52,7 +52,7 @@ pub(crate) fn read(wire: &OwnedFd, buffer: &mut [u8]) -> Read {
         Ok((length, whole)) if whole > length || length < HEADER => Read::Noise,
         Ok((length, _)) => Read::Frame(length),
         Err(Errno::AGAIN) => Read::Nothing,
-        Err(Errno::INTR) => Read::Noise,
+        Err(Errno::INTR | Errno::NOMEM | Errno::NOBUFS) => Read::Noise,
         Err(_) => Read::End,
     }
 }

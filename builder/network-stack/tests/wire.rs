@@ -1,7 +1,7 @@
 //! A stack on a wire that the test holds the other end of: a connection over a wire that loses frames, and whatever bytes.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -66,6 +66,22 @@ fn handed() -> (Stack, OwnedFd, Receiver<UnixStream>) {
     let (sender, dialed) = channel();
     let (stack, wire) = stack_of(Box::new(Handed(sender)));
     (stack, wire, dialed)
+}
+
+/// The test is whoever is dialed, by TCP.
+#[derive(Debug)]
+struct Local(SocketAddr);
+
+impl Dial for Local {
+    fn dial(&self, kind: Kind, _: SocketAddr) -> Result<OwnedFd, Errno> {
+        network_stack::Sockets.dial(kind, self.0)
+    }
+}
+
+fn over_tcp() -> (Stack, OwnedFd, TcpListener) {
+    let world = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (stack, wire) = stack_of(Box::new(Local(world.local_addr().expect("it has one"))));
+    (stack, wire, world)
 }
 
 fn echo(other: OwnedFd) {
@@ -263,16 +279,41 @@ fn the_last_words_of_a_step_arrive() {
     let mut buffer = vec![0; 1 << 17];
     assert!(answer_into(&wire, &mut buffer).is_some(), "it is answered");
     let theirs = u32::from_be_bytes(buffer[HEADER + 24..HEADER + 28].try_into().expect("four"));
-    let mut last = segment(2, theirs + 1, 0x19);
-    last.extend(b"that was all");
-    let length = ((last.len() - HEADER) as u16).to_be_bytes();
-    last[HEADER + 2..HEADER + 4].copy_from_slice(&length);
+    let last = with_text(segment(2, theirs + 1, 0x19), b"that was all");
     send(&wire, &last, SendFlags::empty()).expect("it is there");
     stack.forget();
     assert!(stack.has_forgotten());
     let mut heard = Vec::new();
     dialed.recv().expect("it was dialed").read_to_end(&mut heard).expect("all of it");
     assert_eq!(heard, b"that was all");
+}
+
+/// A segment that says something.
+fn with_text(mut segment: Vec<u8>, text: &[u8]) -> Vec<u8> {
+    segment.extend(text);
+    let length = ((segment.len() - HEADER) as u16).to_be_bytes();
+    segment[HEADER + 2..HEADER + 4].copy_from_slice(&length);
+    segment
+}
+
+#[test]
+fn what_is_in_vain_is_not_waited_for() {
+    let (stack, wire, dialed) = handed();
+    send(&wire, &segment(1, 0, 2), SendFlags::empty()).expect("it is there");
+    let mut buffer = vec![0; 1 << 17];
+    assert!(answer_into(&wire, &mut buffer).is_some(), "it is answered");
+    let theirs = u32::from_be_bytes(buffer[HEADER + 24..HEADER + 28].try_into().expect("four"));
+    // More than the world takes, which does not read.
+    for sequence in (2..200_000).step_by(60_000) {
+        let said = with_text(segment(sequence, theirs + 1, 0x10), &[7; 60_000]);
+        send(&wire, &said, SendFlags::empty()).expect("it is there");
+    }
+    let _world = dialed.recv().expect("it was dialed");
+    stack.give_up();
+    let started = Clock::now();
+    stack.forget();
+    assert!(stack.has_forgotten());
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }
 
 #[test]
@@ -300,6 +341,54 @@ fn a_slow_world_hears_all_of_one_that_has_ended() {
     for test in tests {
         test.join().expect("it passes");
     }
+}
+
+#[test]
+fn what_the_world_said_before_it_broke_off_arrives() {
+    let (_stack, wire, world) = over_tcp();
+    send(&wire, &segment(1, 0, 2), SendFlags::empty()).expect("it is there");
+    let mut buffer = vec![0; 1 << 17];
+    assert!(answer_into(&wire, &mut buffer).is_some(), "it is answered");
+    let theirs = u32::from_be_bytes(buffer[HEADER + 24..HEADER + 28].try_into().expect("four"));
+    let said = |sequence: u32, text: &[u8]| {
+        let mut frame = segment(sequence, theirs + 1, 0x18);
+        frame.extend(text);
+        let length = ((frame.len() - HEADER) as u16).to_be_bytes();
+        frame[HEADER + 2..HEADER + 4].copy_from_slice(&length);
+        send(&wire, &frame, SendFlags::empty()).expect("it is there");
+    };
+    // One who has not read all, and goes: that is a reset.
+    let (mut other, _) = world.accept().expect("it was dialed");
+    said(2, &[7; 3000]);
+    thread::sleep(Duration::from_millis(200));
+    other.write_all(b"too much").expect("it may");
+    drop(other);
+    said(3002, &[7; 3000]);
+    let mut heard = Vec::<u8>::new();
+    loop {
+        let length = answer_into(&wire, &mut buffer).expect("it goes on");
+        heard.extend(&buffer[HEADER + 40..length]);
+        if buffer[HEADER + 33] & 4 != 0 {
+            break;
+        }
+    }
+    assert_eq!(heard, b"too much");
+}
+
+#[test]
+fn a_step_that_has_forgotten_a_connection_makes_another() {
+    let (_stack, wire, dialed) = handed();
+    for sequence in [1, 70_000] {
+        send(&wire, &segment(sequence, 0, 2), SendFlags::empty()).expect("it is there");
+        let mut buffer = vec![0; 1 << 17];
+        assert!(answer_into(&wire, &mut buffer).is_some(), "it is answered");
+        assert_eq!(buffer[HEADER + 33] & 0x12, 0x12, "{sequence}");
+        let theirs = u32::from_be_bytes(buffer[HEADER + 24..HEADER + 28].try_into().expect("four"));
+        // All is said; the world goes on.
+        send(&wire, &segment(sequence + 1, theirs + 1, 0x11), SendFlags::empty()).expect("it is there");
+        assert_eq!(answer(&wire).map(|flags| flags & 0x17), Some(0x10), "{sequence}");
+    }
+    assert_eq!(dialed.iter().take(2).count(), 2);
 }
 
 /// A frame with a segment to port 81 and these flags.

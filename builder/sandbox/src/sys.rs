@@ -22,6 +22,7 @@ use rustix::io::Errno;
 use crate::Instruction;
 use crate::board::Finished;
 
+pub(crate) use arena::give_memory_back;
 pub use arena::share_memory_of_threads;
 pub(crate) use board::SharedBoard;
 pub(crate) use packet::packet_socket;

@@ -1,7 +1,6 @@
 //! The only loop of the engine that waits: the solver's actions out, the world's events in.
 
 use std::{
-    any::Any,
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -33,13 +32,6 @@ pub(crate) struct Driver<'a> {
     answers: UnboundedReceiver<Answer>,
     running: BTreeMap<Id, Cancel>,
     failure: Option<Error>,
-}
-
-/// What a panic said.
-fn said(panicked: &(dyn Any + Send)) -> String {
-    let text = panicked.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panicked.downcast_ref::<&str>().copied());
-    format!("it panicked: {}", text.unwrap_or("it did not say why"))
 }
 
 impl<'a> Driver<'a> {
@@ -189,7 +181,7 @@ impl<'a> Driver<'a> {
             // From one thread to the other and back: what is handed on by tasks wakes several for each step.
             tokio::task::spawn_blocking(move || {
                 let ran = catch_unwind(AssertUnwindSafe(|| effects.run(job)));
-                match ran.unwrap_or_else(|panicked| Err(Cause::Task(said(&*panicked)))) {
+                match ran.unwrap_or_else(|panicked| Err(Cause::panicked(&*panicked))) {
                     Ok((result, Some(rest))) => {
                         answer(Ok(result));
                         rest.finish(effects);

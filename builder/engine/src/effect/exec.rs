@@ -59,6 +59,9 @@ impl Effects {
         let (ended, took) = match self.run_spec(exec, &mut spec, (&below, &mounts), job) {
             Ok(ran) => ran,
             Err(cause) => {
+                if let (Cause::Cancelled, Some(network)) = (&cause, &mounts.network) {
+                    network.give_up();
+                }
                 self.keep_scene(exec, job, spec, mounts, &cause);
                 return Err(cause);
             }
@@ -83,8 +86,8 @@ impl Effects {
         };
         self.check_rewritten(job, &layer, &below.stack)?;
         let ran = Ran { started, took };
-        // Before the folder is a layer that others mount: what was mounted on it is gone then.
         let made = is_copied.then(|| layer.id());
+        // Before this build hears of the layer: what was mounted on its folder is gone then.
         let finished = self.keep_layer(job, base.as_layers(), layer, &folder, &ran, move || drop(ended))?;
         let kept = finished.result.as_layers().last();
         if let (Ground::Copied(root), Some(made), Some(kept)) = (ground, made, kept) {
@@ -105,7 +108,7 @@ impl Effects {
         let ground = self.ground(&base, &below)?;
         self.make_cwd_on(&below, &ground, &exec.cwd)?;
         let hostname = if exec.hostname.is_empty() { HOST_NAME } else { &exec.hostname };
-        let reached = self.network(exec.network, announced, exec.security == Security::Insecure);
+        let reached = self.network(exec.network, announced, exec.security == Security::Insecure)?;
         if reached.own.is_some() {
             self.check_proxies(exec);
         }

@@ -6,6 +6,7 @@ use graph::{Exec, Network};
 use sandbox::net::{Announced, Refusal, Unavailable};
 
 use super::Effects;
+use crate::error::Cause;
 
 /// What comes of a network that was asked for.
 pub(crate) struct Reached {
@@ -26,8 +27,16 @@ impl Effects {
 
     /// The network of a step; one that is given more rights than others gets one that nobody else will have. Where this
     /// machine has none to give it is the host's, which is said once.
-    pub(crate) fn network(&self, wanted: Network, announced: Option<Announced>, is_trusted: bool) -> Reached {
-        let reached = |network| Reached { network, own: None, shared: None };
+    ///
+    /// # Errors
+    /// It has none any more.
+    pub(crate) fn network(
+        &self,
+        wanted: Network,
+        announced: Option<Announced>,
+        is_trusted: bool,
+    ) -> Result<Reached, Cause> {
+        let reached = |network| Ok(Reached { network, own: None, shared: None });
         let announced = match (wanted, announced) {
             (Network::None, _) => return reached(sandbox::Network::None),
             (Network::Default, Some(announced)) => announced,
@@ -36,12 +45,13 @@ impl Effects {
         match announced.take(is_trusted) {
             Ok(own) => {
                 let network = sandbox::Network::Namespace(own.descriptor());
-                Reached { network, own: Some(own), shared: None }
+                Ok(Reached { network, own: Some(own), shared: None })
             }
+            Err(unavailable) if unavailable.is_late => Err(Cause::NetworkLost(unavailable)),
             Err(unavailable) => {
                 let message = shared(&unavailable);
                 self.warn_once("shared-network", &message);
-                Reached { network: sandbox::Network::Host, own: None, shared: Some(message) }
+                Ok(Reached { network: sandbox::Network::Host, own: None, shared: Some(message) })
             }
         }
     }

@@ -2,7 +2,10 @@
 //!
 //! The thread that made the step does it, while another one begins the next.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, PoisonError},
+};
 
 use store::{LateRecord, Lock};
 
@@ -37,8 +40,10 @@ impl Rest {
     /// Does it.
     pub(crate) fn finish(self, effects: Arc<Effects>) {
         let Rest { turn, record, early, begun } = self;
-        if let Some(Err(error)) = record.map(LateRecord::write) {
-            effects.unwritten.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.into());
+        let write = || record.map_or(Ok(()), |record| record.write().map_err(Cause::from));
+        let written = catch_unwind(AssertUnwindSafe(write));
+        if let Err(cause) = written.unwrap_or_else(|panicked| Err(Cause::panicked(&*panicked))) {
+            effects.unwritten.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(cause);
         }
         drop(turn);
         match early {

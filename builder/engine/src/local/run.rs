@@ -160,7 +160,7 @@ impl Engine {
         let container = effects.clone().blocking(move |effects| {
             let hostname = image.manifest_digest.short();
             let announced = effects.announce_network(request.network);
-            let Reached { network, own, shared } = effects.network(request.network, announced, false);
+            let Reached { network, own, shared } = effects.network(request.network, announced, false)?;
             let mut spec = spec(effects, &layers, &config.config, &request, (&hostname, own.as_ref()))?;
             spec.network = network;
             let group = effects.group()?;

@@ -47,6 +47,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use namespace::Namespace;
+pub use network_stack::THREAD as PACKETS;
 pub use refusal::{Refusal, Unavailable};
 use way::Open;
 pub use way::{Surroundings, Way};
@@ -128,7 +129,7 @@ impl Networks {
             Err(error) => {
                 let reason = error.to_string();
                 let refusal = Refusal::Kernel { what: "starting a thread", reason };
-                self.shared.lock().failed = Some(Unavailable { refusals: vec![(Way::Nat, refusal)] });
+                self.shared.lock().failed = Some(Unavailable::at_first(vec![(Way::Nat, refusal)]));
             }
         }
     }
@@ -193,6 +194,7 @@ fn make_networks(shared: &Shared) {
         Ok(found) => found,
         Err(unavailable) => return fail(unavailable),
     };
+    let mut most = MOST;
     let mut state = shared.lock();
     state.surroundings = Some(way.surroundings());
     state.made += 1;
@@ -201,7 +203,7 @@ fn make_networks(shared: &Shared) {
     drop(state);
     loop {
         let mut state = shared.lock();
-        while !state.is_over && (state.idle.len() >= state.wanted || state.made >= MOST) {
+        while !state.is_over && (state.idle.len() >= state.wanted || state.made >= most) {
             state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.is_over {
@@ -216,11 +218,15 @@ fn make_networks(shared: &Shared) {
                 shared.changed.notify_all();
             }
             Err(unavailable) => {
-                fail(unavailable);
-                // The steps that have one need the host's side.
-                let state = shared.lock();
-                let _over = shared.changed.wait_while(state, |state| !state.is_over);
-                return;
+                let mut state = shared.lock();
+                state.made -= 1;
+                if state.made > 0 {
+                    // The steps take turns with those that there are.
+                    most = state.made;
+                    continue;
+                }
+                drop(state);
+                return fail(unavailable);
             }
         }
     }
@@ -245,6 +251,11 @@ impl Network {
     /// What carries its packets.
     pub fn way(&self) -> Way {
         self.namespace.way()
+    }
+
+    /// The step was cancelled: what it still has to say is carried to nobody.
+    pub fn give_up(&self) {
+        self.namespace.give_up();
     }
 
     /// What the step is to be told of it.

@@ -21,6 +21,8 @@ use crate::sys;
 
 /// What a step calls its interface.
 pub(super) const INSIDE: &str = "eth0";
+/// The memory of so many connections is worth some milliseconds.
+const MANY: usize = 64;
 /// The kernel's name for sockets to itself.
 const NETLINK: &str = "NETLINK";
 
@@ -106,10 +108,20 @@ impl Namespace {
         }
     }
 
+    /// The step that is in it was for nobody.
+    pub fn give_up(&self) {
+        if let Carrier::Stack(stack) = &self.carrier {
+            stack.give_up();
+        }
+    }
+
     /// The same, after a step: what that had under way is given up.
     pub fn used(&self) -> Namespace {
         if let Carrier::Stack(stack) = &self.carrier {
             stack.forget();
+            if stack.take_most() > MANY {
+                sys::give_memory_back();
+            }
         }
         Namespace { is_new: false, ..self.clone() }
     }

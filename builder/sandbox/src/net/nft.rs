@@ -16,6 +16,9 @@
 //!     # of interfaces that forward for Kiln alone:
 //!     iifname "eth0" oifname != "kiln*" meta nfproto ipv4 ct state != established,related drop
 //!   }
+//!   chain to {  type filter hook output priority filter
+//!     oifname "kilnTAG-*" ct state new reject             # nor the host, which steps of other builds may speak by
+//!   }
 //! }
 //! ```
 
@@ -43,6 +46,7 @@ const OWNER: u32 = 2;
 
 const PREROUTING: u32 = 0;
 const FORWARD: u32 = 2;
+const OUTPUT: u32 = 3;
 const POSTROUTING: u32 = 4;
 /// `NF_IP_PRI_NAT_SRC`.
 const SOURCE_NAT: u32 = 100;
@@ -66,6 +70,8 @@ const DIFFERENT: u32 = 1;
 
 /// The bits of `ct state established,related`.
 const KNOWN: u32 = 2 | 4;
+/// The bit of `ct state new`.
+const NEW: u32 = 8;
 
 /// A table that is there, as long as this is.
 #[derive(Debug)]
@@ -145,6 +151,7 @@ fn rules(name: &str, tag: &str, range: Range, ipv6: bool, guarded: &[String], is
     chain(&mut batch, name, "out", "nat", (POSTROUTING, SOURCE_NAT));
     chain(&mut batch, name, "through", "filter", (FORWARD, FILTER));
     chain(&mut batch, name, "from", "filter", (PREROUTING, RAW));
+    chain(&mut batch, name, "to", "filter", (OUTPUT, FILTER));
     let own = format!("{PREFIX}{tag}-");
     for ipv6 in [false].into_iter().chain(ipv6.then_some(true)) {
         let prefix = range.prefix(ipv6);
@@ -157,6 +164,9 @@ fn rules(name: &str, tag: &str, range: Range, ipv6: bool, guarded: &[String], is
     });
     rule(&mut batch, name, "through", |rule| {
         rule.interface(OUTPUT_NAME, EQUAL, &own).is_unknown().verdict(DROP);
+    });
+    rule(&mut batch, name, "to", |rule| {
+        rule.interface(OUTPUT_NAME, EQUAL, &own).state(NEW, DIFFERENT).reject();
     });
     for link in guarded {
         rule(&mut batch, name, "through", |rule| {
@@ -261,6 +271,11 @@ impl Rule<'_> {
 
     /// The packet belongs to no connection that is known.
     fn is_unknown(&mut self) -> &mut Self {
+        self.state(KNOWN, EQUAL)
+    }
+
+    /// Its connection's state has none of these bits, or one.
+    fn state(&mut self, bits: u32, how: u32) -> &mut Self {
         let state = 0;
         self.expression("ct", |data| {
             data.big_endian(1, 1).big_endian(2, state);
@@ -268,13 +283,13 @@ impl Rule<'_> {
         self.expression("bitwise", |data| {
             data.big_endian(1, 1).big_endian(2, 1).big_endian(3, 4);
             data.nest(4, |mask| {
-                mask.put(1, &KNOWN.to_ne_bytes());
+                mask.put(1, &bits.to_ne_bytes());
             });
             data.nest(5, |nothing| {
                 nothing.put(1, &[0; 4]);
             });
         });
-        self.compare(EQUAL, &[0; 4])
+        self.compare(how, &[0; 4])
     }
 
     fn verdict(&mut self, code: u32) -> &mut Self {

@@ -71,6 +71,16 @@ impl From<Failed> for Refusal {
 pub struct Unavailable {
     /// Each of them, and why it is closed.
     pub refusals: Vec<(Way, Refusal)>,
+    /// Whether steps of this build had some before. A step that lacks one then cannot have the host's instead: another step may
+    /// have brought that about.
+    pub is_late: bool,
+}
+
+impl Unavailable {
+    /// No step of this build had any.
+    pub(super) fn at_first(refusals: Vec<(Way, Refusal)>) -> Unavailable {
+        Unavailable { refusals, is_late: false }
+    }
 }
 
 fn listed(refusals: &[(Way, Refusal)]) -> String {

@@ -2,8 +2,8 @@
 //! sockets of the host.
 //!
 //! It needs nothing but namespaces: no device for tunnels, no program, no rule. The far ends of all pairs are in a namespace
-//! that no step ever sees, each with a socket that takes its frames; there are no addresses in it and no routes, so that the kernel has nowhere
-//! to send a packet to. The sockets that reach the world are made by threads that are where Kiln is.
+//! that no step ever sees, each with a socket that takes its frames; but for `lo` there are no addresses in it and no routes, so that the kernel
+//! has nowhere to send a packet to. The sockets that reach the world are made by threads that are where Kiln is.
 
 use std::fs;
 use std::net::IpAddr;
@@ -67,10 +67,16 @@ impl Stacks {
             has_ipv6,
             name_server: Some(gateway),
         };
-        // What Kiln opens for a build besides is far less than the other half.
+        // The other half is for what Kiln opens besides: six for each network, and what a build reads and writes.
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let room = Arc::new(Room::new(SOCKETS.min(files / 2) as usize));
-        let far = Namespace::make_beside()?;
+        let far = beside(|| {
+            let far = Namespace::enter_new()?;
+            // A step could announce itself as a router, and give the far ends addresses and a way to itself. Where this cannot
+            // be written (`/proc/sys` is read-only), steps that agree on it could speak to each other.
+            let _off = fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+            Ok(far)
+        })?;
         Ok(Stacks { far, place, range, surroundings, room, last: 0 })
     }
 

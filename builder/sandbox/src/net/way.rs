@@ -65,7 +65,7 @@ impl Open {
                 Err(refusal) => refusals.push((way, refusal)),
             }
         }
-        Err(Unavailable { refusals })
+        Err(Unavailable::at_first(refusals))
     }
 
     /// Makes one more namespace.
@@ -78,7 +78,7 @@ impl Open {
             Open::Pasta(pasta) => (Way::Pasta, pasta.namespace()),
             Open::Stack(stacks) => (Way::Stack, stacks.namespace()),
         };
-        made.map_err(|refusal| Unavailable { refusals: vec![(way, refusal)] })
+        made.map_err(|refusal| Unavailable { refusals: vec![(way, refusal)], is_late: true })
     }
 
     /// What all steps are told.
