@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:$HOME/.cargo/bin"
-tests/packages.sh busybox-static ca-certificates gcc libc6-dev docker-registry skopeo umoci buildah strace qemu-user-static python3 libcap2-bin \
+tests/packages.sh busybox-static ca-certificates gcc libc6-dev docker-registry skopeo umoci buildah strace qemu-user-static podman python3 libcap2-bin \
   util-linux procps iproute2 iptables passt dnsmasq-base uidmap tar gzip bzip2 xz-utils zstd git openssh-client openssh-server
 
 log=target/tests.log

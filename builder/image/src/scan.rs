@@ -29,7 +29,7 @@ use rustix::{
     },
     io::Errno,
 };
-use tree::{BadPath, Entries, Kind, Layer, LayerPath, Mtime, Node};
+use tree::{BadPath, Entries, Kind, Layer, LayerPath, Mtime, Node, Xattrs};
 
 use crate::{
     attributes::Attributes,
@@ -148,7 +148,7 @@ pub fn scan_at(root: BorrowedFd<'_>, options: &ScanOptions<'_>) -> Result<Layer,
     Ok(assemble(found))
 }
 
-/// Those of the folders, listed from the top down, that are above something that was found.
+/// Those of the folders, listed from the top down, that are above something that was found; in order.
 fn above_others(folders: Vec<Found>, found: &[Vec<Found>]) -> Vec<Found> {
     if folders.is_empty() {
         return Vec::new();
@@ -161,6 +161,7 @@ fn above_others(folders: Vec<Found>, found: &[Vec<Found>]) -> Vec<Found> {
             kept.push(folder);
         }
     }
+    kept.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     kept
 }
 
@@ -201,9 +202,6 @@ struct Found {
 
 /// So many names of a folder are looked at together: what `statx` says of one is longer than what is kept of it.
 const AT_ONCE: usize = 4096;
-
-/// Extended attributes by name.
-type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
 
 struct Scanner<'a> {
     root: BorrowedFd<'a>,
@@ -356,15 +354,7 @@ impl Scanner<'_> {
         if let Kind::Directory { opaque } = &mut kind {
             *opaque = is_opaque;
         }
-        Ok(Some(Node {
-            kind,
-            mode,
-            uid: stat.stx_uid,
-            gid: stat.stx_gid,
-            mtime,
-            xattrs: xattrs.into(),
-            hardlink: None,
-        }))
+        Ok(Some(Node { kind, mode, uid: stat.stx_uid, gid: stat.stx_gid, mtime, xattrs, hardlink: None }))
     }
 
     /// The attributes of a snapshot's path that belong to an image, and whether overlayfs calls the folder
@@ -379,7 +369,7 @@ impl Scanner<'_> {
             Err(error) if Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP) => Vec::new(),
             other => other.map_err(call("llistxattr"))?,
         };
-        let mut kept = BTreeMap::new();
+        let mut kept = Xattrs::default();
         let mut opaque = false;
         for attribute in listed.split(|b| *b == 0) {
             if attribute == b"security.capability" {

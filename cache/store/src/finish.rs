@@ -111,11 +111,17 @@ pub(crate) struct Keys {
     pub(crate) definition: Digest,
     pub(crate) content: Option<Digest>,
     pub(crate) op: Digest,
+    pub(crate) instruction: String,
 }
 
 impl Keys {
     fn of(record: &Record) -> Keys {
-        Keys { definition: record.definition_key, content: record.content_key, op: record.op }
+        Keys {
+            definition: record.definition_key,
+            content: record.content_key,
+            op: record.op,
+            instruction: record.instruction.clone(),
+        }
     }
 }
 

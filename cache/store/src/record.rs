@@ -154,7 +154,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub fn nearest(&self, op: &Digest, stage: &str, instruction: &str) -> Result<Option<Record>> {
-        self.unwritten().wait(|_| true);
+        self.unwritten().wait(|late| late.op == *op || late.instruction == instruction);
         self.ask("look up a record", |contents| {
             let mut query = contents.connection.prepare_cached(
                 "WITH of_op AS (SELECT * FROM records WHERE op = ?1 ORDER BY seq DESC LIMIT 50),

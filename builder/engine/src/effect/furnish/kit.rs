@@ -17,7 +17,7 @@ use image::{
     working_root::{Stamps, last_change, walk},
 };
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags, fchmod, llistxattr, openat, renameat, statat},
+    fs::{AtFlags, CWD, Mode, OFlags, fchmod, lgetxattr, llistxattr, openat, renameat, statat},
     io::Errno,
 };
 
@@ -30,6 +30,9 @@ const PARTS: [&str; 2] = ["dev", "proc"];
 #[derive(Clone, Default)]
 pub(crate) struct Kits(Arc<Mutex<Vec<Kit>>>);
 
+/// Names, each ended by a NUL, and the values of all of them.
+type Attributes = (Vec<u8>, Vec<Vec<u8>>);
+
 /// Folders to be moved into a root.
 struct Kit {
     folder: PathBuf,
@@ -40,8 +43,8 @@ struct Kit {
 struct Part {
     name: &'static str,
     stamps: Stamps,
-    /// The names of the attributes of the folder itself: it is changed by being moved.
-    attributes: Vec<u8>,
+    /// The attributes of the folder itself, whose times say nothing: it is changed by being moved.
+    attributes: Attributes,
 }
 
 /// A kit that a step has.
@@ -77,7 +80,7 @@ impl Kits {
 impl Kit {
     fn make(folder: PathBuf) -> Result<Kit, Cause> {
         let mut has_devices = false;
-        let mut part = |name: &str| -> std::io::Result<Vec<u8>> {
+        let mut part = |name: &str| -> std::io::Result<Attributes> {
             let path = folder.join(name);
             create_dir(&path)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -98,18 +101,15 @@ impl Kit {
         Ok(Kit { parts: [dev?, proc?], folder, has_devices })
     }
 
-    fn is_as_made(&self) -> Result<bool, Cause> {
-        for Part { name, stamps, attributes } in &self.parts {
+    /// What cannot be looked at, such as a path that is too long, no kit had when it was made.
+    fn is_as_made(&self) -> bool {
+        self.parts.iter().all(|Part { name, stamps, attributes }| {
             let path = self.folder.join(name);
             // A step can have put something else there.
-            if !path.symlink_metadata().is_ok_and(|found| found.is_dir())
-                || !attributes_of(&path).is_ok_and(|found| found == *attributes)
-                || !walk(&path)?.are_of_the_same(stamps)
-            {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+            path.symlink_metadata().is_ok_and(|found| found.is_dir())
+                && attributes_of(&path).is_ok_and(|found| found == *attributes)
+                && walk(&path).is_ok_and(|now| now.are_of_the_same(stamps))
+        })
     }
 }
 
@@ -135,7 +135,7 @@ impl Lent {
     /// Takes it back when all parts are at home.
     pub fn give_back(self) -> Result<(), Cause> {
         let Lent { kit, kits, is_certain } = self;
-        if is_certain && kit.is_as_made()? {
+        if is_certain && kit.is_as_made() {
             kits.lock().push(kit);
             return Ok(());
         }
@@ -143,19 +143,29 @@ impl Lent {
     }
 }
 
-fn attributes_of(folder: &Path) -> Result<Vec<u8>, Errno> {
+fn attributes_of(folder: &Path) -> Result<Attributes, Errno> {
     let mut names = vec![0; 4096];
     match llistxattr(folder, &mut names[..]) {
         Ok(length) => names.truncate(length),
         Err(Errno::OPNOTSUPP) => names.clear(),
         Err(errno) => return Err(errno),
     }
-    Ok(names)
+    let value = |name| {
+        let mut value = vec![0; 4096];
+        let length = lgetxattr(folder, name, &mut value[..])?;
+        value.truncate(length);
+        Ok(value)
+    };
+    let values = names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(value);
+    let values = values.collect::<Result<_, _>>()?;
+    Ok((names, values))
 }
 
 #[cfg(test)]
 mod tests {
     use std::{fs, os::unix::fs::symlink, thread::sleep, time::Duration};
+
+    use rustix::fs::mkdirat;
 
     use super::*;
 
@@ -193,7 +203,16 @@ mod tests {
         let file = "proc/self/mounts";
         assert_eq!(left_after(|root| drop(fs::read(root.join(file)))), 1);
         type Change<'a> = &'a dyn Fn(&Path);
-        let table: [(&str, Change<'_>); 6] = [
+        let table: [(&str, Change<'_>); 7] = [
+            ("too deep", &|root| {
+                let mut at =
+                    openat(CWD, root.join("dev/shm"), OFlags::PATH, Mode::empty()).expect("it is there");
+                for _ in 0..30 {
+                    let name = "d".repeat(200);
+                    mkdirat(&at, &name, Mode::RWXU).expect("made");
+                    at = openat(&at, &name, OFlags::PATH, Mode::empty()).expect("made");
+                }
+            }),
             ("written", &|root| {
                 let time = fs::metadata(root.join(file)).and_then(|found| found.modified()).expect("a time");
                 let old = fs::read(root.join(file)).expect("read");
