@@ -12,7 +12,8 @@ for name in sh mount insmod unshare cat ls echo poweroff mkdir sleep ip grep seq
 cp "$program" "$root/bin/kiln"
 # The tests find the program, and the base image, by where they are themselves, and start cargo in the checkout, which has nothing to do.
 tests=$root/target/debug/deps
-mkdir -p "$tests" "$root$PWD" "$root/target/kiln-tests"
+mkdir -p "$tests" "$root/target/kiln-tests"
+echo "$PWD" > "$root/checkout"
 ln -s /bin/kiln "$root/target/debug/kiln"
 cp "$(built sandbox escape)" "$tests/escape"
 cp "$(built sandbox sandbox)" "$tests/sandbox"
@@ -35,6 +36,7 @@ mount -t devtmpfs dev /dev
 mkdir -p /dev/shm /dev/pts
 mount -t devpts pts /dev/pts
 mount -t tmpfs tmp /tmp
+mkdir -p "$(cat /checkout)"
 mount -t tmpfs state /state
 mount -t cgroup2 -o nsdelegate,memory_recursiveprot cgroup /sys/fs/cgroup
 for module in /modules/*; do insmod "$module"; done
