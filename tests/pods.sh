@@ -1,24 +1,28 @@
 #!/usr/bin/env bash
-# pods.sh [docker] [podman] [kubernetes]: the programs of examples/ are built by Kiln in a container of docker's and of podman's, as
-# that is by default (its list of system calls, its capabilities, nothing added), and by Kiln as root outside. The images must
-# have the same files, with the same owners, modes and attributes; files whose content differs are listed. The pods of
-# examples/kubernetes build and push an image, which must be the same too. EXAMPLES names fewer programs, POD_WORK a folder.
+# pods.sh [subids] [single] [docker] [podman] [kubernetes]: the programs of examples/ are built by Kiln as a user, with sub-ids and without,
+# in a container of docker's and of podman's, as that is by default (its list of system calls, its capabilities, nothing added), and
+# by Kiln as root outside. The images must have the same files, with the same owners, modes and attributes; files whose content
+# differs are listed. The pods of examples/kubernetes build and push an image, which must be the same too. EXAMPLES names fewer
+# programs, POD_WORK a folder.
 set -uo pipefail
 . "$(dirname "$0")/../examples/set-up.sh"
 cd "$top" || exit
 dir=${POD_WORK:-$top/target/pods}
 rm -rf "$dir"
 mkdir -p "$dir/image/bin" "$dir/image/tmp" "$dir/out"
-[ $# -gt 0 ] || set -- docker podman kubernetes
+[ $# -gt 0 ] || set -- subids single docker podman kubernetes
 read -ra names <<< "${EXAMPLES:-c python node rust}"
 passed=0
 failed=0
 started_docker=""
+# A folder of the user's.
+home=""
 with_podman=""
 
 stop_all() {
   [ -z "$with_podman" ] || podman rmi -f localhost/kiln-pod > /dev/null 2>&1
   [ -z "$started_docker" ] || bash tests/peers/docker.sh stop "$dir/docker"
+  [ -z "$home" ] || rm -rf "$home"
   stop_registry
 }
 trap stop_all EXIT
@@ -30,9 +34,23 @@ tar -C "$dir/image" -cf "$dir/image.tar" .
 # As examples/kubernetes says: the program alone.
 tar -C "$dir/image" -cf "$dir/pod.tar" kiln
 
-# Makes an engine ready, and sets `run`, the command that runs something in a container of it.
+# Makes an engine ready, and sets `run`, the command that runs something in a container of it or as a user, `kiln`, what it runs, and
+# where that finds the examples and leaves the images.
 ready() {
+  kiln=(kiln-pod /kiln) from=/examples to=/out
   case $1 in
+    subids | single)
+      tests/packages.sh uidmap util-linux > /dev/null
+      if [ -z "$home" ]; then
+        home=$(mktemp -d "${TMPDIR:-/var/tmp}/kiln-pods.XXXXXX")
+        cp -r "$KILN" "$top/examples" "$KILN_REGISTRIES" "$home/"
+        chmod -R a+rX "$home"
+      fi
+      install -d -o 61183 -g 61183 "$home/$1"
+      kiln=("$home/kiln") from=$home/examples to=$home/$1
+      run=(unshare --mount sh tests/as-user.sh 61183 "$1" "" env -u KILN_ROOT "HOME=$to" "KILN_REGISTRIES=$home/${KILN_REGISTRIES##*/}" "KILN_SANDBOX=$1")
+      return
+      ;;
     docker)
       [ -n "$started_docker" ] || bash tests/peers/docker.sh start "$dir/docker" > "$dir/docker.log" 2>&1 || return
       started_docker=yes
@@ -48,18 +66,19 @@ ready() {
       run=(env -u DOCKER_CONFIG podman --runtime runc --cgroup-manager=cgroupfs run --rm --network=host
         --ulimit nofile=4096:4096 --ulimit nproc=4096:4096)
       ;;
-    *) echo "pods.sh: docker, podman or kubernetes, not $1" >&2; exit 2 ;;
+    *) echo "pods.sh: subids, single, docker, podman or kubernetes, not $1" >&2; exit 2 ;;
   esac
   run+=(-v "$top/examples:/examples:ro" -v "$dir/out:/out" -v "$KILN_REGISTRIES:/registries.toml:ro" -e KILN_REGISTRIES=/registries.toml)
   [ -z "${secret[*]}" ] || run+=(-v /etc/ssl/certs/ca-certificates.crt:/etc/ssl/certs/ca-certificates.crt:ro)
 }
 
-# build ENGINE WHERE NAME OPTION…: builds one in a container and compares it.
+# build ENGINE WHERE NAME OPTION…: builds one in a container, or as a user, and compares it.
 build() {
   local what="$1, $2: $3" name=$3 out="$1-$2-$3"
   local log="$dir/out/$out.log" began=$SECONDS
   shift 3
-  if "${run[@]}" "$@" kiln-pod /kiln build --progress plain -o "type=oci,dest=/out/$out.tar" "${secret[@]}" "/examples/$name" > "$log" 2>&1 \
+  if "${run[@]}" "$@" "${kiln[@]}" build --progress plain -o "type=oci,dest=$to/$out.tar" "${secret[@]}" "$from/$name" > "$log" 2>&1 \
+    && { [ "$to" = /out ] || mv "$to/$out.tar" "$dir/out/"; } \
     && python3 tests/pods.py "$dir/out/root-$name.tar" "$dir/out/$out.tar" > "$dir/out/$out.txt" 2>&1; then
     passed=$((passed + 1))
     echo "ok: $what, $((SECONDS - began)) s; $(tail -n 1 "$dir/out/$out.txt")"
@@ -166,6 +185,11 @@ for engine; do
   fi
   if ! ready "$engine"; then
     echo "SKIP pods/$engine: it cannot be started here"
+    continue
+  fi
+  if [ "$to" != /out ]; then
+    for name in "${names[@]}"; do build "$engine" user "$name"; done
+    rm -rf "$to"
     continue
   fi
   mkdir -p "$dir/state-$engine"

@@ -7,7 +7,8 @@ mount -t devtmpfs dev /dev
 mkdir -p /dev/pts /dev/shm /dev/net
 ln -s /proc/self/fd /dev/fd
 mount -t devpts pts /dev/pts
-mount -t tmpfs tmp /tmp
+# The checkout may be below it.
+[ -n "$(ls /tmp)" ] || mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
 mount -t securityfs security /sys/kernel/security
 mount -t cgroup2 cgroup /sys/fs/cgroup
