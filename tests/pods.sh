@@ -43,7 +43,8 @@ ready() {
       tests/packages.sh uidmap util-linux > /dev/null
       if [ -z "$home" ]; then
         home=$(mktemp -d "${TMPDIR:-/var/tmp}/kiln-pods.XXXXXX")
-        cp -r "$KILN" "$top/examples" "$KILN_REGISTRIES" "$home/"
+        cp "$KILN" "$home/kiln"
+        cp -r "$top/examples" "$KILN_REGISTRIES" "$home/"
         chmod -R a+rX "$home"
       fi
       install -d -o 61183 -g 61183 "$home/$1"
