@@ -3,7 +3,10 @@
 
 use std::{
     io,
-    os::{fd::BorrowedFd, unix::fs::chown},
+    os::{
+        fd::{AsRawFd, BorrowedFd},
+        unix::fs::chown,
+    },
     path::Path,
 };
 
@@ -13,10 +16,11 @@ use image::{
     folder::Form,
     overlay::OverlayXattrs,
 };
-use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, makedev, mknodat};
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, lgetxattr, lsetxattr, makedev, mknodat};
+use rustix::io::Errno;
 use sandbox::{
     Ids, Snapshots,
-    emulate::{Emulation, Records},
+    emulate::{ATTRIBUTE, Emulation, Records},
 };
 use tree::{Kind, LayerPath, Node, Stack};
 
@@ -118,6 +122,12 @@ fn is_device(node: &Node) -> bool {
     matches!(node.kind, Kind::CharDevice { .. } | Kind::BlockDevice { .. })
 }
 
+/// Whether nothing in a folder can have a record, so that only its time tells what stands for a device.
+fn has_no_records(folder: BorrowedFd<'_>) -> bool {
+    let path = format!("/proc/self/fd/{}/.", folder.as_raw_fd());
+    lgetxattr(path, ATTRIBUTE, &mut [0_u8; 0][..]) == Err(Errno::OPNOTSUPP)
+}
+
 impl Owners for BeyondTheMap<'_> {
     fn correct(
         &self,
@@ -137,10 +147,11 @@ impl Owners for BeyondTheMap<'_> {
                 *id = before;
             }
         }
-        // A copy has the time of what it was made of.
+        // A copy has the time of what it was made of, as a new file may have that got it.
         let stands_for_it = matches!(node.kind, Kind::File { size: 0, .. })
             && node.mtime == before.mtime
-            && is_device(before);
+            && is_device(before)
+            && has_no_records(folder);
         if stands_for_it {
             node.kind = before.kind.clone();
         }

@@ -93,6 +93,8 @@ calls! {
     Chroot "chroot" Always, Any;
     Setns "setns" Always, Any;
     Unshare "unshare" Always, Any;
+    PivotRoot "pivot_root" Always, Any;
+    Clone "clone" Bits(0, libc::CLONE_NEWNS as u32), Any;
     Getrlimit "getrlimit" Is(0, &[LIMIT]), Any;
     Setrlimit "setrlimit" Is(0, &[LIMIT]), Any;
     Prlimit "prlimit64" Is(1, &[LIMIT]), Any;

@@ -60,6 +60,7 @@ impl Opening {
     /// Answers on a thread of its own, until nobody of the step is left. The step has this root.
     pub fn answer(self, listener: OwnedFd, root: OwnedFd) -> Result<JoinHandle<()>, Error> {
         let work = move || {
+            notify::take_short_turns();
             let Some(mut call) = next(&listener) else { return };
             let with_folder = native_number("mknodat").map(|number| number as i32);
             let view = match View::enter(self.proc, root) {
@@ -142,7 +143,7 @@ impl Answerer {
 }
 
 /// What overlayfs has for a file that is gone, and refuses.
-fn is_whiteout(device: &Device) -> bool {
+pub(super) fn is_whiteout(device: &Device) -> bool {
     *device == Device { block: false, major: 0, minor: 0 }
 }
 

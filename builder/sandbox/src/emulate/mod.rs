@@ -29,7 +29,12 @@
 //! - A device is an empty file. Opened, it is that.
 //! - `/proc/PID/status` of who seems not to be root is a made file, from Linux 6.15 on, of the time when the process began its
 //!   program or became somebody. Who only forks, and older kernels, show root there.
-//! - Not emulated: the owner of `/proc/PID`, credentials sent over a socket. They show root.
+//! - Not emulated: the owner of `/proc/PID`, credentials sent over a socket, a socket's file that `bind` makes, and what `openat2`
+//!   makes with `RESOLVE_IN_ROOT`. They show root.
+//! - Who starts a set-user-id program whose start fails for another reason than that it is none (`E2BIG`, `ETXTBSY`) has become its
+//!   owner all the same.
+//! - What is made here and not by the kernel gets its mode from the umask, also in a folder with a default access control list.
+//! - A signal with a handler that asks for no restart ends any answered call with `EINTR` as long as this thread has not received it.
 //! - Programs of another ABI than the machine's own (i386 on x86-64) cannot be started: their calls have other numbers, and they
 //!   would see, and be, root.
 //! - A step that installs a filter with a listener of its own gets `EBUSY` from the kernel, which has one listener at a time.
@@ -81,8 +86,8 @@ pub(crate) enum Emulated {
     Devices,
 }
 
-/// Whether this kernel can: seccomp user notification whose calls wait killably (Linux 5.19), on a machine that Kiln has the
-/// numbers of.
+/// Whether this kernel can: seccomp user notification whose calls, once received, wait killably (Linux 5.19), on a machine that
+/// Kiln has the numbers of.
 pub fn is_offered() -> bool {
     offered().is_ok()
 }

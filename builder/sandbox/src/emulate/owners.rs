@@ -214,6 +214,28 @@ impl Ledger {
         }
     }
 
+    /// Writes down whose a file is, root's too, before it gets a name by which it would be taken for a copy of one of the layers
+    /// below.
+    pub fn pin_firmly(&self, view: &View, file: &File) {
+        let (owner, from) = self.owner(view, file);
+        if file.found.stx_mnt_id != view.mount || from == From::Record {
+            return;
+        }
+        if !file.is_plain() {
+            // As in [`Ledger::pin`].
+            let _copied = own(file);
+        }
+        let _written = self.record(view, file, owner);
+    }
+
+    /// Whether the layers below have a file of this name in a folder that is not root's: what comes there would be taken for its
+    /// copy.
+    pub fn is_taken(&self, view: &View, folder: &File, name: &[u8]) -> bool {
+        let Some(above) = view.path_in_root(folder) else { return false };
+        let path = if above.is_empty() { name.to_vec() } else { [&above[..], b"/", name].concat() };
+        self.owners.of(&path).is_some_and(|below| below.owner != Owner::ROOT)
+    }
+
     /// As [`Ledger::pin`], before the file gets one more name.
     pub fn pin_linked(&self, view: &View, file: &File) {
         let is_copied = self.upper.is_none() || file.found.stx_mnt_id != view.mount;

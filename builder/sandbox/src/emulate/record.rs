@@ -111,6 +111,11 @@ pub(crate) fn number(found: &Statx) -> Number {
     (found.stx_dev_major, found.stx_dev_minor, found.stx_ino)
 }
 
+/// Which kind of file it is.
+pub(crate) fn kind(found: &Statx) -> FileType {
+    FileType::from_raw_mode(found.stx_mode.into())
+}
+
 /// When a file was changed.
 pub(crate) fn time(found: &Statx) -> (i64, u32) {
     (found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec)
@@ -123,14 +128,16 @@ pub(crate) const INODE: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::B
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Noted {
     owner: Owner,
+    /// Of another kind is another file, made in the same tick of the clock with the number of one that is gone.
+    kind: FileType,
     /// The time of what may be another file by now: its number is used again, and its file system does not say when it was made.
     modified: Option<(i64, u32)>,
 }
 
 impl Noted {
     fn fits(&self, found: &Statx) -> bool {
-        let is_folder = FileType::from_raw_mode(found.stx_mode.into()) == FileType::Directory;
-        self.modified.is_none_or(|modified| is_folder || modified == time(found))
+        let is_folder = self.kind == FileType::Directory;
+        self.kind == kind(found) && self.modified.is_none_or(|modified| is_folder || modified == time(found))
     }
 }
 
@@ -151,8 +158,7 @@ impl Records {
     /// The name cannot be looked at.
     pub fn of(&self, folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Owner>> {
         let found = statx(folder, name, AtFlags::SYMLINK_NOFOLLOW, INODE)?;
-        let kind = FileType::from_raw_mode(found.stx_mode.into());
-        if matches!(kind, FileType::RegularFile | FileType::Directory) {
+        if matches!(kind(&found), FileType::RegularFile | FileType::Directory) {
             let path = [format!("/proc/self/fd/{}/", folder.as_raw_fd()).as_bytes(), name].concat();
             if let Some(owner) = value(|value| lgetxattr(&path, ATTRIBUTE, value))? {
                 return Ok(Some(owner));
@@ -197,7 +203,7 @@ impl Records {
         };
         let found = statx(&file, c"", AtFlags::EMPTY_PATH, INODE)?;
         let is_certain = found.stx_mask & StatxFlags::BTIME.bits() != 0;
-        self.put(&found, Noted { owner, modified: (!is_certain).then(|| time(&found)) });
+        self.put(&found, owner, (!is_certain).then(|| time(&found)));
         Ok(())
     }
 
@@ -213,7 +219,7 @@ impl Records {
 
     /// Puts it into the table.
     pub(crate) fn set_other(&self, found: &Statx, owner: Owner) {
-        self.put(found, Noted { owner, modified: None });
+        self.put(found, owner, None);
     }
 
     /// Before a file that may have been noted gets another time.
@@ -223,7 +229,8 @@ impl Records {
         }
     }
 
-    fn put(&self, found: &Statx, noted: Noted) {
+    fn put(&self, found: &Statx, owner: Owner, modified: Option<(i64, u32)>) {
+        let noted = Noted { owner, kind: kind(found), modified };
         self.others.lock().unwrap_or_else(PoisonError::into_inner).insert(Inode::of(found), noted);
         self.has_others.store(true, Ordering::Release);
     }
@@ -241,14 +248,15 @@ impl Records {
 }
 
 /// As [`Records::is_copy`]. Overlayfs marks its copies of files, but not where the file has several names; and a link, for a
-/// user, cannot be marked. There the time tells, which a copy keeps.
+/// user, cannot be marked. There the time tells, which a copy keeps. What else may have a mark or that time where the layers below have
+/// a file has a record, see [`super::owners::Ledger::is_taken`].
 pub(crate) fn is_copy(
     found: &Statx,
     below: &Below,
     read: impl Fn(&CStr, &mut [u8]) -> Result<usize, Errno>,
 ) -> bool {
     let marked = |attribute: &CStr| read(attribute, &mut [0; 256]).is_ok();
-    FileType::from_raw_mode(found.stx_mode.into()) == FileType::Directory
+    kind(found) == FileType::Directory
         || time(found) == below.modified
         || [c"trusted.overlay.origin", c"user.overlay.origin"].into_iter().any(marked)
 }
@@ -286,12 +294,16 @@ mod tests {
         // A file system that does not say when a file was made.
         let look = || statx(&below, c"b", AtFlags::SYMLINK_NOFOLLOW, INODE).expect("it is there");
         let before = look();
-        records.put(&before, Noted { owner, modified: Some(time(&before)) });
+        records.put(&before, owner, Some(time(&before)));
         let file = std::fs::OpenOptions::new().write(true).open(at("d/b")).expect("it is the test's");
         file.set_modified(std::time::UNIX_EPOCH).expect("it is the test's");
         assert_eq!((records.other(&before), records.other(&look())), (Some(owner), None));
         records.hold(&before);
         assert_eq!(records.other(&look()), Some(owner));
+        // The number is another file's by now.
+        let mut link = look();
+        link.stx_mode = libc::S_IFLNK as u16;
+        assert_eq!(records.other(&link), None);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The thread that answers a step's calls.
 //!
 //! It acts for processes that may want to deceive it, with the rights of Kiln: what it does is bound to the step's root
-//! ([`super::view`]), it waits for nothing but the next call, and before it changes anything it makes sure that the call still
-//! waits, for otherwise what it has read may be of another process that has the number now. A deceived answer deceives who
-//! asked, and nobody else: real rights are those of the step's real user, and the kernel sees to them.
+//! ([`super::view`]), it waits for nothing but the next call, and before it changes a file or the caller's memory it makes sure
+//! that the call still waits, for otherwise what it has read may be of another process that has the number now. A deceived answer
+//! deceives who asked, and nobody else: real rights are those of the step's real user, and the kernel sees to them.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -98,6 +98,7 @@ impl Opening {
     ) -> Result<JoinHandle<()>, Error> {
         let work = move || {
             notify::wake_on_this_processor(listener.as_fd());
+            notify::take_short_turns();
             let numbers = Numbers::new();
             // Without it the listener is closed, and every call that would be answered fails: the step says so.
             let Ok(view) = View::enter(self.proc, root) else { return };
@@ -198,7 +199,7 @@ impl Supervisor {
             Creat | Open | Openat | Openat2 => self.open(trap, call),
             Execve | Execveat => self.execute(trap, call),
             Chroot if !self.who(call).can(SYS_CHROOT) => Err(Errno::PERM),
-            Chroot | Setns | Unshare => {
+            Chroot | Setns | Unshare | PivotRoot | Clone => {
                 self.view.roots_differ = true;
                 Ok(Answer::GoOn)
             }
@@ -213,6 +214,14 @@ impl Supervisor {
     /// Whether the call still waits, and what was read is of its process.
     pub(super) fn still_waits(&self, call: &Notification) -> bool {
         notify::still_waits(self.listener.as_fd(), call.id)
+    }
+
+    /// Gives the caller's memory these bytes. Where it waits no more the error reaches nobody.
+    pub(super) fn write(&self, call: &Notification, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        if !self.still_waits(call) {
+            return Err(Errno::SRCH);
+        }
+        notify::write_memory(call.thread, address, bytes)
     }
 
     /// Whose a file is, and from where that is known.
@@ -275,6 +284,15 @@ impl Supervisor {
         let named = Named::Path(At { folder, follow: true }, above.to_vec());
         let found = self.view.glance(call.thread, &named);
         found.is_some_and(|found| found.is_ok_and(|found| u32::from(found.stx_mode) & libc::S_ISGID == 0))
+    }
+
+    /// Whether what gets this name would be taken for a copy of a file of the layers below that is not root's.
+    pub(super) fn is_taken(&self, call: &Notification, folder: i32, path: &[u8]) -> bool {
+        if self.ledger.upper.is_none() || !self.ledger.suspects.may_be_at(path) {
+            return false;
+        }
+        let place = self.view.parent(call.thread, folder, path);
+        place.is_some_and(|(folder, name)| self.ledger.is_taken(&self.view, &folder, &name))
     }
 
     /// Whether the caller may do this to a file; root may, as far as the kernel has no objection.

@@ -11,15 +11,17 @@ use std::collections::BTreeSet;
 
 use rustix::fs::{AtFlags, FileType, Statx, statx};
 
-use super::owners::Owners;
-use super::record::{INODE, Number, Records, number, time};
-use super::view::View;
+use super::owners::{Below, Owners};
+use super::record::{INODE, Number, Records, kind, number, time};
+use super::view::{View, last_name};
 
 /// The files that are to be looked at closely.
 #[derive(Debug, Default)]
 pub(crate) struct Suspects {
     /// None: all of them.
     known: Option<Known>,
+    /// The last names of those in the layers below; none: any.
+    names: Option<BTreeSet<Vec<u8>>>,
 }
 
 #[derive(Debug, Default)]
@@ -34,23 +36,13 @@ impl Suspects {
     /// Those in a root that nobody has changed yet.
     pub fn of(view: &View, owners: &dyn Owners, records: &Records) -> Suspects {
         let Some(foreign) = owners.foreign() else { return Suspects::default() };
-        let mut known = Known {
-            numbers: records.numbers().into_iter().collect::<BTreeSet<_>>().into(),
-            ..Known::default()
-        };
-        for (path, below) in foreign {
-            let path = if path.is_empty() { b"." } else { &path[..] };
-            // What cannot be looked at here cannot be by the step.
-            let Ok(found) = statx(view.root(), path, AtFlags::SYMLINK_NOFOLLOW, INODE) else { continue };
-            if is_linked(&found) {
-                return Suspects::default();
-            }
-            known.numbers.get_mut().insert(number(&found));
-            if !is_plain(&found) {
-                known.times.insert(below.modified);
-            }
-        }
-        Suspects { known: Some(known) }
+        let names = foreign.iter().map(|(path, _)| last_name(path).to_vec()).collect();
+        Suspects { known: Known::of(view, foreign, records), names: Some(names) }
+    }
+
+    /// Whether one of the layers below may be at this path.
+    pub fn may_be_at(&self, path: &[u8]) -> bool {
+        self.names.as_ref().is_none_or(|names| names.contains(last_name(path)))
     }
 
     /// One more.
@@ -85,8 +77,27 @@ impl Suspects {
     }
 }
 
-fn kind(found: &Statx) -> FileType {
-    FileType::from_raw_mode(found.stx_mode.into())
+impl Known {
+    /// None where it cannot be said of one which number it will have.
+    fn of(view: &View, foreign: Vec<(Vec<u8>, Below)>, records: &Records) -> Option<Known> {
+        let mut known = Known {
+            numbers: records.numbers().into_iter().collect::<BTreeSet<_>>().into(),
+            ..Known::default()
+        };
+        for (path, below) in foreign {
+            let path = if path.is_empty() { b"." } else { &path[..] };
+            // What cannot be looked at here cannot be by the step.
+            let Ok(found) = statx(view.root(), path, AtFlags::SYMLINK_NOFOLLOW, INODE) else { continue };
+            if is_linked(&found) {
+                return None;
+            }
+            known.numbers.get_mut().insert(number(&found));
+            if !is_plain(&found) {
+                known.times.insert(below.modified);
+            }
+        }
+        Some(known)
+    }
 }
 
 fn is_plain(found: &Statx) -> bool {

@@ -2,11 +2,13 @@
 //!
 //! The thread that answers has a root and a working directory of its own (`unshare(CLONE_FS)`). Its root is the step's, so that
 //! no path, no `..` and no link leads out of it; its working directory is the host's `/proc/self/fd`, where an open file is
-//! reached by its number, which is the only way to attributes of a file that is only looked at (`O_PATH`). Files are never
-//! opened otherwise unless just made, so that no pipe can make it wait.
+//! reached by its number, which is the only way to attributes of a file that is only looked at (`O_PATH`). Otherwise files are
+//! opened only when just made, and a program to read how it begins, which is known to be a regular file and no pipe that could
+//! make it wait.
 //!
 //! `/proc/self` would be this process and not the step's, and what `/proc` has of other processes this process may see and the
-//! step may not. So links into `/proc` are not followed; of those that lead to the process's own descriptors the number is read.
+//! step may not. So what is opened is not found by links into `/proc`; of those that lead to the process's own descriptors the
+//! number is read. [`View::glance`] opens nothing and follows them; what it finds there is of another mount, and looked at again.
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
@@ -15,7 +17,7 @@ use std::path::Path;
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, XattrFlags, getxattr, openat, openat2,
-    readlinkat_raw, setxattr, statx,
+    readlinkat, readlinkat_raw, setxattr, statx,
 };
 use rustix::io::Errno;
 use rustix::path::DecInt;
@@ -26,6 +28,8 @@ use crate::sys::notify;
 
 /// The longest path (`PATH_MAX`).
 const LONGEST: usize = 4096;
+/// As many links one after the other as the kernel follows (`MAXSYMLINKS`).
+const LINKS: usize = 40;
 /// Longer than `/proc/PID/status`, but for one with thousands of groups.
 const STATUS: usize = 8192;
 /// Longer than most of them.
@@ -157,25 +161,62 @@ impl View {
         if path.is_empty() {
             return None;
         }
+        match self.reach(thread, at, path, ResolveFlags::empty())? {
+            Ok(fd) => File::of(fd).ok(),
+            Err(Errno::LOOP | Errno::NOENT | Errno::ACCESS) if at.follow => {
+                let end = self.beyond_links(thread, at.folder, path.to_vec());
+                self.open_file(thread, descriptor(&end)?)
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Opens what a path of the process's leads to, to be looked at; none where the process has no such folder.
+    fn reach(
+        &self,
+        thread: u32,
+        at: At,
+        path: &[u8],
+        resolve: ResolveFlags,
+    ) -> Option<Result<OwnedFd, Errno>> {
         let mut flags = LOOK;
         flags.set(OFlags::NOFOLLOW, !at.follow);
         let folder = match path.starts_with(b"/") {
             true => None,
             false => Some(self.open_file(thread, at.folder)?.fd),
         };
-        let found = self.rooted(thread, || {
-            let resolve = ResolveFlags::NO_MAGICLINKS;
+        self.rooted(thread, || {
             // Nothing is relative to the host's folder that this thread is in.
             let from = folder.as_ref().map_or(self.root.as_fd(), AsFd::as_fd);
-            openat2(from, path, flags, Mode::empty(), resolve)
-        })?;
-        match found {
-            Ok(fd) => File::of(fd).ok(),
-            Err(Errno::LOOP | Errno::NOENT | Errno::ACCESS) if at.follow => {
-                self.open_file(thread, descriptor(path)?)
+            openat2(from, path, flags, Mode::empty(), resolve | ResolveFlags::NO_MAGICLINKS)
+        })
+    }
+
+    /// Whether the folder that a path's last name is in is found in this way, too.
+    pub fn is_reached(&self, thread: u32, folder: i32, path: &[u8], resolve: ResolveFlags) -> bool {
+        let at = At { folder, follow: true };
+        let reached = split(path).and_then(|(above, _)| self.reach(thread, at, above, resolve));
+        reached.is_some_and(|reached| reached.is_ok())
+    }
+
+    /// Where a path leads to whose last name may be a link, also one to nothing: what is no link, or is a descriptor's name.
+    pub fn beyond_links(&self, thread: u32, folder: i32, mut path: Vec<u8>) -> Vec<u8> {
+        for _ in 0..LINKS {
+            let link = if descriptor(&path).is_none() { self.link(thread, folder, &path) } else { None };
+            match link {
+                Some(next) => path = next,
+                None => break,
             }
-            Err(_) => None,
         }
+        path
+    }
+
+    /// The path that a link is; none for what is no link.
+    fn link(&self, thread: u32, folder: i32, path: &[u8]) -> Option<Vec<u8>> {
+        let (above, name) = split(path).filter(|_| !path.ends_with(b"/"))?;
+        let opened = self.reach(thread, At { folder, follow: true }, above, ResolveFlags::empty())?.ok()?;
+        let target = readlinkat(&opened, name, Vec::new()).ok()?.into_bytes();
+        Some(if target.starts_with(b"/") { target } else { [above, b"/", &target].concat() })
     }
 
     /// What a name leads to; none where the kernel has to say what it thinks of it.
@@ -303,6 +344,12 @@ pub(crate) fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
         return None;
     }
     Some((if above.is_empty() { b"." } else { above }, name))
+}
+
+/// The last name of a path, as it stands there.
+pub(crate) fn last_name(path: &[u8]) -> &[u8] {
+    let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+    path[..end].rsplit(|byte| *byte == b'/').next().unwrap_or_default()
 }
 
 /// The descriptor that a path is the name of.

@@ -74,6 +74,7 @@ impl Opening {
     pub fn answer(self, listener: OwnedFd, root: OwnedFd) -> Result<JoinHandle<()>, Error> {
         let work = move || {
             notify::wake_on_this_processor(listener.as_fd());
+            notify::take_short_turns();
             let number = |(trap, name): &(Trap, &str)| Some((native_number(name)? as i32, *trap));
             let numbers = LIST.iter().filter_map(number).collect();
             let (uid, gid) = self.user;

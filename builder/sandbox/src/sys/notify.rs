@@ -55,7 +55,7 @@ struct Addition {
     number_flags: u32,
 }
 
-/// Whether the kernel has filters that are listened to, with calls that wait killably (Linux 5.19).
+/// Whether the kernel has filters that are listened to, with calls that wait killably once received (Linux 5.19).
 pub(crate) fn has_listener() -> Result<(), Errno> {
     // SAFETY: there is no program at NULL, which the kernel says after it has looked at the flags.
     let tried = unsafe {
@@ -92,6 +92,35 @@ pub(crate) fn wake_on_this_processor(listener: BorrowedFd<'_>) {
     let _ = unsafe { libc::ioctl(listener.as_raw_fd(), SET_FLAGS as _, 1_u64) };
 }
 
+/// `struct sched_attr`, as it first was.
+#[derive(Default)]
+#[repr(C)]
+struct Schedule {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// Lets this thread wait less for its turn: who asks for slices of 0.1 ms goes before who has longer ones (Linux 6.12; older ones
+/// take no notice). Until a call is received a signal may end it with `EINTR`, against which the kernel has no flag.
+pub(crate) fn take_short_turns() {
+    const SIZE: u32 = mem::size_of::<Schedule>() as u32;
+    let mut now = Schedule::default();
+    // SAFETY: the kernel fills at most `SIZE` bytes.
+    let got = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut now, SIZE, 0_u32) };
+    if got != 0 || ![libc::SCHED_OTHER as u32, libc::SCHED_BATCH as u32].contains(&now.policy) {
+        return;
+    }
+    (now.size, now.runtime) = (SIZE, 100_000);
+    // SAFETY: the kernel reads `SIZE` bytes.
+    let _ = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const now, 0_u32) };
+}
+
 /// `SECCOMP_IOCTL_NOTIF_RECV`: the next call; `ENOENT` where it was killed meanwhile.
 pub(crate) fn receive(listener: BorrowedFd<'_>) -> Result<Notification, Errno> {
     let mut notification = Notification::default();
@@ -101,7 +130,7 @@ pub(crate) fn receive(listener: BorrowedFd<'_>) -> Result<Notification, Errno> {
 }
 
 const _: () = assert!(mem::size_of::<Notification>() == 80 && mem::size_of::<Answer>() == 24);
-const _: () = assert!(mem::size_of::<Addition>() == 24);
+const _: () = assert!(mem::size_of::<Addition>() == 24 && mem::size_of::<Schedule>() == 48);
 
 /// `SECCOMP_IOCTL_NOTIF_SEND`: the call ends with a value or, if it is not 0, an error; or is made after all. Nobody may be
 /// waiting any more, which is no error worth telling.

@@ -80,12 +80,12 @@ impl Folders {
         // What is not there yet will most likely be on the same file system as what will hold it.
         let nearest = tmp.ancestors().find(|folder| folder.is_dir())?;
         sweep(nearest);
-        (0..TRIES).find_map(|_| Folders::in_folder(nearest))
+        (0..TRIES).find_map(|number| Folders::in_folder(nearest, number))
     }
 
     /// None where another Kiln took them for a killed one's while they were not locked yet, too.
-    fn in_folder(folder: &Path) -> Option<Folders> {
-        let top = folder.join(format!("{PREFIX}{}", getpid().as_raw_nonzero()));
+    fn in_folder(folder: &Path, number: u32) -> Option<Folders> {
+        let top = folder.join(format!("{PREFIX}{}.{number}", getpid().as_raw_nonzero()));
         fs::create_dir(&top).ok()?;
         let made = ["lower", "upper", "work"].map(|name| {
             let path = top.join(name);
@@ -150,7 +150,7 @@ impl Folders {
 /// How often folders are made anew that another Kiln removed.
 const TRIES: u32 = 8;
 
-/// How the names begin of the folders in which it is tried; the rest is the number of the process.
+/// How the names begin of the folders in which it is tried; the rest are the numbers of the process and of the try.
 const PREFIX: &str = ".kiln-look.";
 
 /// Removes the folders of processes that were killed meanwhile: nobody holds their lock.

@@ -12,7 +12,7 @@ use sandbox::{Mode, User};
 use crate::support::Step;
 
 /// Commands that say whose things are. Of a busybox, which is called by name: the layer has links for few of its programs.
-const SAY: [&str; 9] = [
+const SAY: [&str; 10] = [
     "b=busybox; id; touch /a; $b chown 33:34 /a; stat -c '%u:%g %a' /a; chmod 6755 /a; $b chown 1:1 /a; stat -c '%u:%g %a' /a",
     "b=busybox; mkdir /d; $b chown 5:6 /d; chmod 2775 /d; touch /d/f; mkdir /d/s; stat -c '%n %u:%g %a' /d /d/f /d/s",
     "b=busybox; ln -s x /l; $b chown -h 7:8 /l; stat -c '%u:%g' /l; $b mkfifo /p; $b chown 9:9 /p; stat -c '%u:%g' /p",
@@ -26,6 +26,10 @@ const SAY: [&str; 9] = [
     "b=busybox; $b cp -p /bin/busybox /s; $b chown 3:4 /s; chmod 6755 /s; /s id; /s sh -c '/bin/busybox id'; ulimit -r",
     "b=busybox; mkdir /c; $b cp -a /bin /c; cd /c; $b chown 2:2 bin; stat -c '%u:%g' bin ./bin ../c/bin /c/../c/bin; \
      $b chroot /c/bin ./busybox stat -c '%u:%g' /busybox /",
+    "b=busybox; mknod /w c 0 0; ls /w; mkdir /o; chmod 777 /o; ln -s o/made /link; ln -s link /twice; ln -s /dev/stdout /out; \
+     echo $b id > /bad; chmod 4755 /bad; touch /tmp/roots; $b start-stop-daemon -S -c user -x /bin/sh -- -c \
+     'echo x > /twice; touch /tmp/users; mv -f /tmp/users /tmp/roots; /bad'; stat -c '%n %u:%g' /o/made /tmp/*; \
+     $b chown 3 /out && echo given",
 ];
 
 /// A step whose owners are emulated, if it is wanted.

@@ -14,6 +14,10 @@ use super::super::view::{At, File, Named};
 use crate::sys::notify::{self, Notification};
 
 const NO_FOLLOW: u64 = libc::AT_SYMLINK_NOFOLLOW as u64;
+/// The flags that most calls know.
+const USUAL: u32 = (libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH) as u32;
+/// Those that calls know which look.
+const LOOKING: u32 = USUAL | (libc::AT_NO_AUTOMOUNT | libc::AT_STATX_SYNC_TYPE) as u32;
 /// "Leave it": -1.
 const SAME: u32 = u32::MAX;
 /// What `stat` asks `statx` for (`STATX_BASIC_STATS`).
@@ -26,15 +30,20 @@ fn here(follow: bool) -> At {
 }
 
 impl Supervisor {
-    /// What a call is about whose flags are this argument, and whose folder and path are the first two.
-    fn named_at(&self, call: &Notification, flags: usize) -> Option<Named> {
-        let flags = long(call, flags);
+    /// What a call is about whose flags are this argument, and whose folder and path are the first two; none where it has flags
+    /// that are not known, and the kernel refuses it.
+    fn named_at(&self, call: &Notification, flags: usize, known: u32) -> Option<Named> {
+        let flags = word(call, flags);
+        if flags & !known != 0 {
+            return None;
+        }
+        let flags = u64::from(flags);
         let at = At { folder: int(call, 0), follow: flags & NO_FOLLOW == 0 };
         self.named_or_open(call, at, long(call, 1), flags)
     }
 
     fn file_at(&self, call: &Notification, flags: usize) -> Option<File> {
-        self.view.look(call.thread, &self.named_at(call, flags)?)
+        self.view.look(call.thread, &self.named_at(call, flags, USUAL)?)
     }
 
     pub(in super::super) fn stat(&mut self, trap: Trap, call: &Notification) -> Answered {
@@ -43,8 +52,8 @@ impl Supervisor {
                 (self.named(call, here(trap == Trap::Stat), long(call, 0)), long(call, 1))
             }
             Trap::Fstat => (Some(Named::Open(int(call, 0))), long(call, 1)),
-            Trap::Newfstatat => (self.named_at(call, 3), long(call, 2)),
-            _ => (self.named_at(call, 2), long(call, 4)),
+            Trap::Newfstatat => (self.named_at(call, 3, LOOKING), long(call, 2)),
+            _ => (self.named_at(call, 2, LOOKING), long(call, 4)),
         };
         let Some(file) = named.and_then(|named| self.suspect(call, &named)) else { return Ok(Answer::GoOn) };
         let (owner, _) = self.owner(&file);
@@ -62,7 +71,7 @@ impl Supervisor {
         let mut stat = Stat(notify::statx_bytes(file.fd.as_fd(), flags, mask)?);
         stat.correct(&owner);
         let bytes = if is_new { stat.0.to_vec() } else { stat.old() };
-        notify::write_memory(call.thread, buffer, &bytes)?;
+        self.write(call, buffer, &bytes)?;
         Ok(Answer::Value(0))
     }
 
@@ -138,7 +147,7 @@ impl Supervisor {
                 let at = At { folder: int(call, 0), follow: true };
                 (self.named(call, at, long(call, 1)), long(call, 2))
             }
-            _ => (self.named_at(call, 3), long(call, 2)),
+            _ => (self.named_at(call, 3, USUAL), long(call, 2)),
         };
         let Some(named) = named else { return Ok(Answer::GoOn) };
         let who = self.who(call);
@@ -202,7 +211,7 @@ impl Supervisor {
             if kept.len() as u64 > room {
                 return Err(Errno::RANGE);
             }
-            notify::write_memory(call.thread, long(call, 1), &kept)?;
+            self.write(call, long(call, 1), &kept)?;
         }
         Ok(Answer::Value(kept.len() as i64))
     }

@@ -56,15 +56,27 @@ impl Supervisor {
             Trap::Geteuid => return Ok(Answer::Value(who.user.effective.into())),
             Trap::Getgid => return Ok(Answer::Value(who.group.real.into())),
             Trap::Getegid => return Ok(Answer::Value(who.group.effective.into())),
-            Trap::Getgroups => return groups(call, &who.groups),
+            Trap::Getgroups => return self.groups(call, &who.groups),
             Trap::Getresuid => who.user,
             Trap::Getresgid => who.group,
             _ => return self.capabilities(call),
         };
         for (argument, id) in [all.real, all.effective, all.saved].into_iter().enumerate() {
-            notify::write_memory(call.thread, long(call, argument), &id.to_ne_bytes())?;
+            self.write(call, long(call, argument), &id.to_ne_bytes())?;
         }
         Ok(Answer::Value(0))
+    }
+
+    fn groups(&self, call: &Notification, groups: &[u32]) -> Answered {
+        let room = usize::try_from(int(call, 0)).map_err(|_| Errno::INVAL)?;
+        if room != 0 {
+            if room < groups.len() {
+                return Err(Errno::INVAL);
+            }
+            let bytes: Vec<u8> = groups.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
+            self.write(call, long(call, 1), &bytes)?;
+        }
+        Ok(Answer::Value(groups.len() as i64))
     }
 
     fn capabilities(&self, call: &Notification) -> Answered {
@@ -79,7 +91,7 @@ impl Supervisor {
                 bytes.extend(((set >> (32 * word)) as u32).to_ne_bytes());
             }
         }
-        notify::write_memory(call.thread, long(call, 1), &bytes)?;
+        self.write(call, long(call, 1), &bytes)?;
         Ok(Answer::Value(0))
     }
 
@@ -132,7 +144,7 @@ impl Supervisor {
             _ => 0,
         };
         if to != 0 || trap == Trap::Getrlimit {
-            notify::write_memory(call.thread, to, &[0xff; 16])?;
+            self.write(call, to, &[0xff; 16])?;
         }
         Ok(Answer::Value(0))
     }
@@ -157,16 +169,4 @@ fn read_groups(call: &Notification) -> Result<Vec<u32>, Errno> {
         }
     }
     Ok(bytes.as_chunks::<4>().0.iter().map(|id| u32::from_ne_bytes(*id)).collect())
-}
-
-fn groups(call: &Notification, groups: &[u32]) -> Answered {
-    let room = usize::try_from(int(call, 0)).map_err(|_| Errno::INVAL)?;
-    if room != 0 {
-        if room < groups.len() {
-            return Err(Errno::INVAL);
-        }
-        let bytes: Vec<u8> = groups.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
-        notify::write_memory(call.thread, long(call, 1), &bytes)?;
-    }
-    Ok(Answer::Value(groups.len() as i64))
 }

@@ -5,3 +5,4 @@ mod identity;
 pub(super) mod names;
 mod open;
 mod program;
+mod rename;

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::super::calls::Trap;
 use super::super::credentials::{Credentials, MKNOD};
+use super::super::devices::is_whiteout;
 use super::super::permission::{EXECUTE, WRITE, may_remove};
 use super::super::record::{Device, Owner};
 use super::super::supervisor::{Answer, Answered, Supervisor, int, long, word};
@@ -57,14 +58,15 @@ impl Supervisor {
         let device = if is_node { device(word(call, rest), word(call, rest + 1)) } else { None };
         let who = self.who(call).clone();
         let Some(text) = self.view.text(call.thread, path) else { return Ok(Answer::GoOn) };
-        if device.is_none() && self.makes_roots(call, &who, folder, &text) {
+        let needs_record = device.is_some() || self.is_taken(call, folder, &text);
+        if !needs_record && self.makes_roots(call, &who, folder, &text) {
             return Ok(Answer::GoOn);
         }
         let Some(place) = self.place(call, &who, folder, &text)? else { return Ok(Answer::GoOn) };
-        if device.is_none() && place.owner == Owner::ROOT {
+        if !needs_record && place.owner == Owner::ROOT {
             return Ok(Answer::GoOn);
         }
-        if device.is_some() && !who.can(MKNOD) {
+        if device.is_some_and(|device| is_whiteout(&device) || !who.can(MKNOD)) {
             return Err(Errno::PERM);
         }
         let target = match trap {
@@ -101,41 +103,6 @@ impl Supervisor {
         Ok(Answer::Value(0))
     }
 
-    /// A file of the layers below keeps its owner under another name.
-    pub(in super::super) fn rename(&mut self, trap: Trap, call: &Notification) -> Answered {
-        let here = libc::AT_FDCWD;
-        let (from, to) = match trap {
-            Trap::Link | Trap::Rename => ((here, long(call, 0)), (here, long(call, 1))),
-            _ => ((int(call, 0), long(call, 1)), (int(call, 2), long(call, 3))),
-        };
-        let links = matches!(trap, Trap::Link | Trap::Linkat);
-        let flags = if trap == Trap::Linkat { long(call, 4) } else { 0 };
-        let at = At { folder: from.0, follow: flags & libc::AT_SYMLINK_FOLLOW as u64 != 0 };
-        let Some(named) = self.named_or_open(call, at, from.1, flags) else { return Ok(Answer::GoOn) };
-        let who = self.who(call);
-        let file = match who.user.file_system {
-            0 => self.suspect(call, &named),
-            _ => self.view.look(call.thread, &named),
-        };
-        let Some(file) = file else { return Ok(Answer::GoOn) };
-        if who.user.file_system != 0 {
-            if !links {
-                self.may_remove_at(call, who, from.0, from.1, &file)?;
-            }
-            let text = self.view.text(call.thread, to.1);
-            if let Some(text) = text {
-                self.place(call, who, to.0, &text)?;
-            }
-        }
-        if self.still_waits(call) {
-            match links {
-                true => self.ledger.pin_linked(&self.view, &file),
-                false => self.ledger.pin(&self.view, &file),
-            }
-        }
-        Ok(Answer::GoOn)
-    }
-
     pub(in super::super) fn remove(&mut self, trap: Trap, call: &Notification) -> Answered {
         let (folder, path) = match trap {
             Trap::Unlinkat => (int(call, 0), long(call, 1)),
@@ -150,7 +117,8 @@ impl Supervisor {
         Ok(Answer::GoOn)
     }
 
-    fn may_remove_at(
+    /// Whether the caller may take the name of a file away.
+    pub(super) fn may_remove_at(
         &self,
         call: &Notification,
         who: &Credentials,

@@ -61,8 +61,8 @@ impl Supervisor {
         let user = mode & libc::S_ISUID != 0;
         // Without the group's execute bit it is a file with mandatory locks.
         let group = mode & libc::S_ISGID != 0 && mode & 0o010 != 0;
-        // Of a script it is the interpreter that has set-id bits.
-        if !user && !group || first.starts_with(b"#!") {
+        // Of a script it is the interpreter that has set-id bits, and what is no program is not started.
+        if !user && !group || !first.starts_with(b"\x7fELF") {
             return Program::default();
         }
         if self.view.status(call.thread, "NoNewPrivs").is_some_and(|set| set != "0") {
@@ -95,8 +95,8 @@ impl Supervisor {
         let who = self.identities.of(process);
         let credentials = [number, who.user.effective, who.group.effective];
         let bytes: Vec<u8> = credentials.into_iter().flat_map(u32::to_ne_bytes).collect();
-        notify::write_memory(call.thread, buffer, &bytes)?;
-        notify::write_memory(call.thread, length, &12_u32.to_ne_bytes())?;
+        self.write(call, buffer, &bytes)?;
+        self.write(call, length, &12_u32.to_ne_bytes())?;
         Ok(Answer::Value(0))
     }
 
