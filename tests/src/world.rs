@@ -65,6 +65,42 @@ s.send(struct.pack("=IHHII4s", 20, 0x0a01, 0x301, 1, 0, b"\1\0\0\0"))
 print(s.recv(65536))
 "#;
 
+/// A name server on the host's loopback, which passes on what it is asked by UDP.
+pub const NAME_SERVER: &str = "import socket, threading\n\
+    own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); own.bind(('127.0.0.1', 53))\n\
+    def serve():\n\
+    \x20   while True:\n\
+    \x20       asked, place = own.recvfrom(512)\n\
+    \x20       other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); other.sendto(asked, ('203.0.113.9', 53))\n\
+    \x20       own.sendto(other.recv(512), place)\n\
+    threading.Thread(target=serve, daemon=True).start()";
+
+/// The beginning of a Python program in a step's network that sends packets of its own making, as the root of a step can: `wire` takes
+/// frames, `own` is the step's address, `sum16` makes checksums.
+pub const RAW_PACKETS: &str = r#"
+import random, socket, struct, subprocess, time
+def sum16(data):
+    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
+    while total >> 16: total = (total & 0xffff) + (total >> 16)
+    return ~total & 0xffff
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+wire.bind(("eth0", 0))
+words = subprocess.check_output(["ip", "-o", "addr", "show", "eth0"], text=True).split()
+own = words[words.index("inet") + 1].split("/")[0]
+"#;
+
+/// Of two steps that each print the name of their network namespace: it is one.
+///
+/// # Panics
+/// When it is not.
+pub fn assert_one_namespace(said: &str) {
+    let lines = lines(said);
+    let mut namespaces: Vec<_> = lines.iter().filter(|line| line.starts_with("net:[")).collect();
+    assert_eq!(namespaces.len(), 2, "{said}");
+    namespaces.dedup();
+    assert_eq!(namespaces.len(), 1, "{said}");
+}
+
 /// An empty folder.
 ///
 /// # Panics

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use kiln_tests::program::said;
-use kiln_tests::world::{INTERNET, World, ask, eventually, folder, lines};
+use kiln_tests::world::{INTERNET, RAW_PACKETS, World, ask, eventually, folder, lines};
 
 /// That nothing of Kiln's is on the host.
 fn assert_nothing_is_left(world: &World) {
@@ -131,15 +131,6 @@ fn what_a_step_changes_in_its_network_no_other_sees() {
 
 /// Sends packets as the root of a step can, who may open raw sockets: a right one, then one for each lie.
 const LIES: &str = r#"
-import socket, struct, subprocess
-def sum16(data):
-    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
-    while total >> 16: total = (total & 0xffff) + (total >> 16)
-    return ~total & 0xffff
-wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-wire.bind(("eth0", 0))
-words = subprocess.check_output(["ip", "-o", "addr", "show", "eth0"], text=True).split()
-own = words[words.index("inet") + 1].split("/")[0]
 host = bytes.fromhex("026b696c6e01")
 def say(source, to, text):
     is_6 = ":" in to
@@ -175,7 +166,8 @@ fn a_step_cannot_lie_about_its_address() {
     let folder = folder();
     let lie = || {
         let step = world.sh("pgrep -f '^sleep 60\\.75'");
-        let lies = world.command("nsenter").args(["-t", step.trim(), "-n", "python3", "-c", LIES]).output();
+        let lies = format!("{RAW_PACKETS}{LIES}");
+        let lies = world.command("nsenter").args(["-t", step.trim(), "-n", "python3", "-c", &lies]).output();
         let lies = lies.expect("it is on the PATH");
         assert!(lies.status.success(), "{}", said(&lies));
         eventually("the host hears nothing", || world.sh("cat /run/heard || true").contains("honest"));

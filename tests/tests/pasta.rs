@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use kiln_tests::machine::cannot;
 use kiln_tests::program::said;
-use kiln_tests::world::{INTERNET, World, ask, eventually, folder, lines};
+use kiln_tests::world::{
+    INTERNET, NAME_SERVER, RAW_PACKETS, World, ask, assert_one_namespace, eventually, folder, lines,
+};
 
 /// A host whose firewall drops what is forwarded.
 fn behind_a_firewall(test: &str) -> Option<World> {
@@ -55,11 +57,7 @@ fn a_step_reaches_the_world_behind_a_firewall() {
         }
         assert!(lines.iter().any(|line| line.starts_with("Address") && line.ends_with(INTERNET)), "{said}");
         assert!(!said.contains("WARN"), "{said}");
-        // One namespace for all of them, as with NAT.
-        let mut namespaces: Vec<_> = lines.iter().filter(|line| line.starts_with("net:[")).collect();
-        assert_eq!(namespaces.len(), 2, "{said}");
-        namespaces.dedup();
-        assert_eq!(namespaces.len(), 1, "{said}");
+        assert_one_namespace(&said);
         eventually("the program is left", || helpers(&world).is_empty());
     }
     assert!(!world.sh("ip -o link").contains("kiln") && !world.tables().contains("kiln"));
@@ -68,17 +66,7 @@ fn a_step_reaches_the_world_behind_a_firewall() {
 #[test]
 fn a_name_server_on_the_hosts_loopback_answers() {
     let Some(world) = behind_a_firewall("pasta::a_name_server_on_the_hosts_loopback_answers") else { return };
-    // It passes on what it is asked.
-    let _server = world.server(
-        "import socket, threading\n\
-         own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); own.bind(('127.0.0.1', 53))\n\
-         def serve():\n\
-         \x20   while True:\n\
-         \x20       asked, place = own.recvfrom(512)\n\
-         \x20       other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); other.sendto(asked, ('203.0.113.9', 53))\n\
-         \x20       own.sendto(other.recv(512), place)\n\
-         threading.Thread(target=serve, daemon=True).start()",
-    );
+    let _server = world.server(NAME_SERVER);
     world.sh("echo nameserver 127.0.0.1 > /run/resolv.conf");
     let folder = folder();
     let said = world.built(folder.path(), "FROM busybox\nRUN nslookup some.name | grep Address\n", &[]);
@@ -123,15 +111,6 @@ fn a_step_reaches_the_host_and_not_its_loopback() {
 
 /// Sends packets of its own making, as a root with `CAP_NET_RAW` can: to the host's loopback, and then an honest one.
 const LIES: &str = r#"
-import socket, struct, subprocess
-def sum16(data):
-    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
-    while total >> 16: total = (total & 0xffff) + (total >> 16)
-    return ~total & 0xffff
-wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-wire.bind(("eth0", 0))
-words = subprocess.check_output(["ip", "-o", "addr", "show", "eth0"], text=True).split()
-own = words[words.index("inet") + 1].split("/")[0]
 def say(source, to, text):
     a, b = socket.inet_aton(source), socket.inet_aton(to)
     text = text.ljust(20).encode()
@@ -152,7 +131,8 @@ fn no_step_can_make_up_packets_for_the_hosts_loopback() {
     let folder = folder();
     let mut build = running(&world, folder.path(), "echo running; sleep 60.5");
     let step = world.sh("pgrep -f '^sleep 60\\.5'");
-    let lies = world.command("nsenter").args(["-t", step.trim(), "-n", "python3", "-c", LIES]).output();
+    let lies = format!("{RAW_PACKETS}{LIES}");
+    let lies = world.command("nsenter").args(["-t", step.trim(), "-n", "python3", "-c", &lies]).output();
     let lies = lies.expect("it is on the PATH");
     assert!(lies.status.success(), "{}", said(&lies));
     eventually("the host hears nothing", || world.sh("cat /run/heard || true").contains("honest"));

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use kiln_tests::machine::cannot;
 use kiln_tests::mode::TestMode;
 use kiln_tests::program::{program, said};
-use kiln_tests::world::{INTERNET, World, ask, eventually, folder, lines};
+use kiln_tests::world::{
+    INTERNET, NAME_SERVER, RAW_PACKETS, World, ask, assert_one_namespace, eventually, folder, lines,
+};
 
 const WHO: [TestMode; 2] = [TestMode::Root, TestMode::Single];
 
@@ -101,11 +103,7 @@ fn a_step_reaches_the_world() {
         }
         assert!(lines.iter().any(|line| line.starts_with("Address") && line.ends_with(INTERNET)), "{said}");
         assert!(!said.contains("WARN"), "{said}");
-        // One namespace for all of them, as with NAT.
-        let mut namespaces: Vec<_> = lines.iter().filter(|line| line.starts_with("net:[")).collect();
-        assert_eq!(namespaces.len(), 2, "{said}");
-        namespaces.dedup();
-        assert_eq!(namespaces.len(), 1, "{said}");
+        assert_one_namespace(&said);
     }
     assert!(!world.sh("ip -o link").contains("far") && !world.tables().contains("kiln"));
 }
@@ -113,21 +111,12 @@ fn a_step_reaches_the_world() {
 #[test]
 fn a_name_server_on_the_hosts_loopback_answers() {
     let Some(world) = closed("stack::a_name_server_on_the_hosts_loopback_answers") else { return };
-    // It passes on what it is asked, and tells by TCP that it is there.
-    let _server = world.server(
-        "import socket, threading\n\
-         own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); own.bind(('127.0.0.1', 53))\n\
-         def serve():\n\
-         \x20   while True:\n\
-         \x20       asked, place = own.recvfrom(512)\n\
-         \x20       other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); other.sendto(asked, ('203.0.113.9', 53))\n\
-         \x20       own.sendto(other.recv(512), place)\n\
-         threading.Thread(target=serve, daemon=True).start()\n\
-         stream = socket.create_server(('127.0.0.1', 53))\n\
-         def tell():\n\
-         \x20   while True: stream.accept()[0].sendall(b'BY TCP\\n')\n\
-         threading.Thread(target=tell, daemon=True).start()",
-    );
+    // It tells by TCP that it is there, too.
+    let by_tcp = "\nstream = socket.create_server(('127.0.0.1', 53))\n\
+                  def tell():\n\
+                  \x20   while True: stream.accept()[0].sendall(b'BY TCP\\n')\n\
+                  threading.Thread(target=tell, daemon=True).start()";
+    let _server = world.server(&format!("{NAME_SERVER}{by_tcp}"));
     world.sh("echo nameserver 127.0.0.1 > /run/resolv.conf");
     let folder = folder();
     let dockerfile = "FROM busybox\nRUN nslookup some.name | grep Address; \
@@ -265,15 +254,6 @@ fn connections_and_datagrams_are_what_they_are_elsewhere() {
 /// Sends frames of its own making, as a root with `CAP_NET_RAW` can: to the host's loopback, noise, segments of no connection
 /// and pieces; then an honest one.
 const LIES: &str = r#"
-import random, socket, struct, subprocess, time
-def sum16(data):
-    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
-    while total >> 16: total = (total & 0xffff) + (total >> 16)
-    return ~total & 0xffff
-wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-wire.bind(("eth0", 0))
-words = subprocess.check_output(["ip", "-o", "addr", "show", "eth0"], text=True).split()
-own = words[words.index("inet") + 1].split("/")[0]
 def packet(source, to, protocol, payload):
     a, b = socket.inet_aton(source), socket.inet_aton(to)
     head = struct.pack("!BBHHHBB", 0x45, 0, 20 + len(payload), 1, 0, 64, protocol)
@@ -311,7 +291,7 @@ fn a_step_may_send_whatever_it_likes() {
     let folder = folder();
     for (who, sleep) in [(TestMode::Root, "93.5"), (TestMode::Single, "94.5")] {
         let (build, step) = running(who, &world, folder.path(), sleep);
-        assert_eq!(in_network(&world, &step, LIES), "b'GATEWAY\\n'\n", "{who:?}");
+        assert_eq!(in_network(&world, &step, &format!("{RAW_PACKETS}{LIES}")), "b'GATEWAY\\n'\n", "{who:?}");
         eventually("the host hears nothing", || world.sh("cat /run/heard || true").contains("honest"));
         end(build);
         assert_eq!(world.sh("sort -u /run/heard; rm /run/heard"), "honest\n", "{who:?}");
