@@ -165,7 +165,7 @@ fn refuse_foreign(root: &Path) -> Result<()> {
         let name = entry.map_err(|e| Error::io("list", root, e))?.file_name();
         let text = name.to_string_lossy();
         let ours = text.starts_with("format.json") || Layout::FOLDERS.contains(&text.as_ref());
-        if !ours && text != "lost+found" {
+        if !ours && text != "lost+found" && !Layout::is_trial(&text) {
             return Err(Error::NotAStateFolder { root: root.to_owned(), found: name.into() });
         }
     }

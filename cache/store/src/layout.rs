@@ -120,6 +120,12 @@ impl Layout {
         self.content(Kind::Folder, &layer.digest())
     }
 
+    /// Whether a name in the state folder or in `tmp` is that of a folder in which a process tries what the file system can. It is
+    /// that one's, or the next one's that tries, to remove.
+    pub(crate) fn is_trial(name: &str) -> bool {
+        name.starts_with(".kiln-look.")
+    }
+
     pub(crate) fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
     }

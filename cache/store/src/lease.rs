@@ -121,7 +121,7 @@ impl Store {
         }
         // A build makes its folder after its lease and removes it before, so a folder alone is nobody's.
         for name in list(&self.layout().tmp())? {
-            if !self.layout().leases().join(&name).exists() {
+            if !Layout::is_trial(&name) && !self.layout().leases().join(&name).exists() {
                 let path = self.layout().tmp().join(&name);
                 remove::tree(&path).map_err(|e| Error::io("remove", path, e))?;
             }

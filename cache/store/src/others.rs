@@ -7,6 +7,7 @@ use oci::{Digest, Epoch};
 use crate::{
     LockName, Result, Store, cache_mount,
     flock::{self, Hold},
+    layout::Layout,
     lease::list,
     ledger::{Entry, Thing},
     measure,
@@ -49,7 +50,7 @@ impl Store {
                 Usage { description, cost_ms, in_use, ..found(UsageType::Regular, &name, &path, size_bytes) };
             entries.push(entry(usage, Thing::Partial(name)));
         }
-        for name in list(&self.layout().tmp())? {
+        for name in list(&self.layout().tmp())?.into_iter().filter(|name| !Layout::is_trial(name)) {
             let path = self.layout().tmp().join(&name);
             let in_use = is_held(&self.layout().leases().join(&name));
             let description = if in_use { "what a running build makes" } else { "what a killed build left" };

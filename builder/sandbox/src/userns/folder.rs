@@ -16,7 +16,8 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
     fsmount, fsopen,
 };
-use rustix::process::{getpid, getuid};
+use rustix::process::getuid;
+use tempfile::TempDir;
 
 use super::inside::NoOverlay;
 use super::lack::Lack;
@@ -42,7 +43,7 @@ pub(super) fn fits(root: &Path) -> Result<(), Lack> {
 /// Whether the state folder can hold layers, whose files have the owners of images if `has_owners`. NFS has no names that are taken only
 /// once, and lets nobody but its server's root give files away; FAT has neither links nor owners.
 pub(super) fn check(root: &Path, folders: Option<&Folders>, has_owners: bool) -> Result<(), Lack> {
-    let Some(folders) = folders.filter(|folders| !is_known(&folders.top)) else { return Ok(()) };
+    let Some(folders) = folders.filter(|folders| !is_known(folders.top.path())) else { return Ok(()) };
     folders.hold_layers(has_owners).map_err(|(call, errno)| Lack::Unfit {
         root: root.to_owned(),
         call,
@@ -68,7 +69,7 @@ fn outer_user() -> u32 {
 
 /// Three empty folders in the state folder, locked, and gone when this is dropped.
 pub(super) struct Folders {
-    top: PathBuf,
+    top: TempDir,
     paths: [CString; 3],
     lock: Result<OwnedFd, Errno>,
 }
@@ -80,26 +81,22 @@ impl Folders {
         // What is not there yet will most likely be on the same file system as what will hold it.
         let nearest = tmp.ancestors().find(|folder| folder.is_dir())?;
         sweep(nearest);
-        (0..TRIES).find_map(|number| Folders::in_folder(nearest, number))
+        (0..TRIES).find_map(|_| Folders::in_folder(nearest))
     }
 
-    /// None where another Kiln took them for a killed one's while they were not locked yet, too.
-    fn in_folder(folder: &Path, number: u32) -> Option<Folders> {
-        let top = folder.join(format!("{PREFIX}{}.{number}", getpid().as_raw_nonzero()));
-        fs::create_dir(&top).ok()?;
+    /// None where another Kiln took them for a killed one's while they were not locked yet, too. No two have had the same name: each
+    /// removes what it has made, or found with nobody's lock, by that.
+    fn in_folder(folder: &Path) -> Option<Folders> {
+        let top = tempfile::Builder::new().prefix(PREFIX).tempdir_in(folder).ok()?;
         let made = ["lower", "upper", "work"].map(|name| {
-            let path = top.join(name);
+            let path = top.path().join(name);
             fs::create_dir(&path).ok()?;
             CString::new(path.as_os_str().as_bytes()).ok()
         });
-        let [Some(lower), Some(upper), Some(work)] = made else {
-            let _gone = fs::remove_dir_all(&top);
-            return None;
-        };
-        // From here on what looks like this is removed.
-        let folders = Folders { lock: lock(&top), top, paths: [lower, upper, work] };
+        let [Some(lower), Some(upper), Some(work)] = made else { return None };
+        let folders = Folders { lock: lock(top.path()), top, paths: [lower, upper, work] };
         let is_swept = matches!(folders.lock, Err(Errno::WOULDBLOCK | Errno::NOENT));
-        let are_there = ["lower", "upper", "work"].iter().all(|name| folders.top.join(name).is_dir());
+        let are_there = ["lower", "upper", "work"].iter().all(|name| folders.top.path().join(name).is_dir());
         (!is_swept && are_there).then_some(folders)
     }
 
@@ -124,13 +121,13 @@ impl Folders {
         if let Err(errno) = self.lock {
             return Err(("flock", errno));
         }
-        let link = self.top.join("link");
+        let link = self.top.path().join("link");
         symlink(c"there", &link).map_err(failed("symlink"))?;
         if has_owners {
             let one = (Some(Uid::from_raw(1)), Some(Gid::from_raw(1)));
             chown(lower, one.0, one.1).map_err(failed("chown"))?;
         }
-        let renamed = self.top.join("renamed");
+        let renamed = self.top.path().join("renamed");
         renameat_with(CWD, work, CWD, &renamed, RenameFlags::NOREPLACE)
             .map_err(failed("renameat2(RENAME_NOREPLACE)"))?;
         renameat_with(CWD, &renamed, CWD, work, RenameFlags::NOREPLACE)
@@ -150,7 +147,7 @@ impl Folders {
 /// How often folders are made anew that another Kiln removed.
 const TRIES: u32 = 8;
 
-/// How the names begin of the folders in which it is tried; the rest are the numbers of the process and of the try.
+/// How the names begin of the folders in which it is tried. The state folder's keeper leaves them alone (`cache/store/src/layout.rs`).
 const PREFIX: &str = ".kiln-look.";
 
 /// Removes the folders of processes that were killed meanwhile: nobody holds their lock.
@@ -173,12 +170,6 @@ fn lock(folder: &Path) -> Result<OwnedFd, Errno> {
     Ok(opened)
 }
 
-impl Drop for Folders {
-    fn drop(&mut self) {
-        let _gone = fs::remove_dir_all(&self.top);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,7 +185,7 @@ mod tests {
         assert_eq!(folders.hold_layers(has_owners), Ok(()));
         // Another process's are not swept away while it looks.
         let others = Folders::make(&root);
-        assert!(folders.top.exists());
+        assert!(folders.top.path().exists());
         drop((folders, others));
         assert_eq!(fs::read_dir(place.path()).expect("it is there").count(), 0);
     }

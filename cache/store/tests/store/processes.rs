@@ -251,6 +251,18 @@ fn a_sweep_takes_the_dead_and_leaves_the_living() {
 }
 
 #[test]
+fn who_tries_a_file_system_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let trial = |at: &str| folder.path().join(at).join(".kiln-look.abc");
+    // Before there is a state folder, and in it.
+    fs::create_dir(trial("")).expect("made");
+    let store = open(folder.path(), "1");
+    fs::create_dir(trial("tmp")).expect("made");
+    store.sweep().expect("swept");
+    assert!(trial("").exists() && trial("tmp").exists());
+}
+
+#[test]
 fn the_next_build_sweeps_after_a_killed_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut child = Running::start("holds_a_lease", folder.path(), "");
