@@ -128,6 +128,11 @@ impl Connection {
 
     /// A further packet of the step's.
     pub fn take(&mut self, packet: &[u8], segment: &TcpPacket<&[u8]>, now: Duration, out: &mut Outbox) {
+        let repeats = segment.ack() && segment.ack_number() == self.heard;
+        let is_plain = segment.payload().is_empty() && !segment.syn() && !segment.fin() && !segment.rst();
+        if repeats && is_plain && self.waits_to_be_heard() {
+            return;
+        }
         if segment.ack() {
             self.heard = segment.ack_number();
         }
@@ -137,6 +142,14 @@ impl Connection {
             self.socket().state(),
             State::CloseWait | State::LastAck | State::Closing | State::TimeWait
         );
+    }
+
+    /// Whether the step has heard all but that it was all. Who says then that it has heard no more says nothing; three who do `smoltcp` 0.14
+    /// takes for a loss, and sends the end, which is no byte, never again.
+    fn waits_to_be_heard(&self) -> bool {
+        let socket = self.sockets.get::<Socket<'_>>(self.handle);
+        matches!(socket.state(), State::FinWait1 | State::Closing | State::LastAck)
+            && socket.send_queue() == 0
     }
 
     /// Whether the step has forgotten it, when this is its segment: it begins another between the same ports. What the world has
