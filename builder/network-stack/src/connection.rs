@@ -259,7 +259,7 @@ impl Connection {
     }
 
     /// Hands on what each side has, as far as the other takes it. From a world that hears nothing any more is taken what it
-    /// has said all the same.
+    /// has said all the same, as far as there is room.
     fn carry(&mut self) -> Result<(), Errno> {
         let mut told = Ok(());
         let socket = self.sockets.get_mut::<Socket<'_>>(self.handle);

@@ -117,8 +117,9 @@ fn start_calls(
             cloned
         }
         Some(Err(error)) => {
-            // It may be that it was cloned and nobody can say so: it ends with these.
-            drop((gear, alive));
+            // It may be that it was cloned and nobody can say so: it ends with these. What it has sent to be answered lies
+            // unread in a socket, and it would wait for the answer.
+            drop((gear, alive, listener, console));
             while has_started(ended.as_fd())? {}
             return Err(error);
         }

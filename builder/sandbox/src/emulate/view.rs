@@ -16,8 +16,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, XattrFlags, getxattr, openat, openat2,
-    readlinkat, readlinkat_raw, setxattr, statx,
+    AtFlags, FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, Statx, StatxFlags, XattrFlags, fstatfs,
+    getxattr, openat, openat2, readlinkat, readlinkat_raw, setxattr, statx,
 };
 use rustix::io::Errno;
 use rustix::path::DecInt;
@@ -215,8 +215,17 @@ impl View {
     fn link(&self, thread: u32, folder: i32, path: &[u8]) -> Option<Vec<u8>> {
         let (above, name) = split(path).filter(|_| !path.ends_with(b"/"))?;
         let opened = self.reach(thread, At { folder, follow: true }, above, ResolveFlags::empty())?.ok()?;
+        // What a link of `/proc` says is no path where what it leads to has none any more.
+        if is_of_proc(&opened) {
+            return None;
+        }
         let target = readlinkat(&opened, name, Vec::new()).ok()?.into_bytes();
         Some(if target.starts_with(b"/") { target } else { [above, b"/", &target].concat() })
+    }
+
+    /// Whether a path's last name is in a `/proc`, where nothing can be made.
+    pub fn is_in_proc(&self, thread: u32, folder: i32, path: &[u8]) -> bool {
+        self.parent(thread, folder, path).is_some_and(|(above, _)| is_of_proc(&above.fd))
     }
 
     /// What a name leads to; none where the kernel has to say what it thinks of it.
@@ -332,6 +341,11 @@ impl View {
     pub fn mask(&self, thread: u32) -> u32 {
         self.status(thread, "Umask").and_then(|mask| u32::from_str_radix(&mask, 8).ok()).unwrap_or(0o022)
     }
+}
+
+/// Whether a file is one of a `/proc`.
+fn is_of_proc(file: &OwnedFd) -> bool {
+    fstatfs(file).is_ok_and(|found| found.f_type == PROC_SUPER_MAGIC)
 }
 
 /// The path of the folder that a path's last name is in, and the name; none for a path that ends with none.

@@ -30,8 +30,8 @@ const PARTS: [&str; 2] = ["dev", "proc"];
 #[derive(Clone, Default)]
 pub(crate) struct Kits(Arc<Mutex<Vec<Kit>>>);
 
-/// Names, each ended by a NUL, and the values of all of them.
-type Attributes = (Vec<u8>, Vec<Vec<u8>>);
+/// Names, each ended by a NUL, and of each the value, or why it cannot be read.
+type Attributes = (Vec<u8>, Vec<Result<Vec<u8>, Errno>>);
 
 /// Folders to be moved into a root.
 struct Kit {
@@ -156,8 +156,7 @@ fn attributes_of(folder: &Path) -> Result<Attributes, Errno> {
         value.truncate(length);
         Ok(value)
     };
-    let values = names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(value);
-    let values = values.collect::<Result<_, _>>()?;
+    let values = names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(value).collect();
     Ok((names, values))
 }
 

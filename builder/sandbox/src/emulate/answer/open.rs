@@ -78,6 +78,9 @@ impl Supervisor {
         }
         if asked.follows() && !is_new {
             asked.path = self.view.beyond_links(call.thread, asked.folder, asked.path);
+            if self.view.is_in_proc(call.thread, asked.folder, &asked.path) {
+                return Ok(Answer::GoOn);
+            }
         }
         self.make_file(call, &who, &asked)
     }
