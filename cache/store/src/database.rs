@@ -7,7 +7,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, TryLockError},
     time::Duration,
 };
 
@@ -68,24 +68,36 @@ pub(crate) struct Database {
     path: PathBuf,
     root: PathBuf,
     connection: Mutex<Option<Connection>>,
+    /// For who asks while another thread has the first one: a step is not to wait for the record of the one before.
+    second: Mutex<Option<Connection>>,
 }
 
 impl Database {
     /// Opens nothing yet.
     pub(crate) fn new(layout: &Layout) -> Database {
         let (path, root) = (layout.database(), layout.root().to_owned());
-        Database { path, root, connection: Mutex::default() }
+        Database { path, root, connection: Mutex::default(), second: Mutex::default() }
     }
 
-    /// Asks. `operation` names it in an error: a verb with its object.
+    /// Asks. `operation` names it in an error: a verb with its object. All that is asked is of one moment.
     pub(crate) fn read<T>(
         &self,
         operation: &'static str,
         ask: impl FnOnce(&Connection) -> std::result::Result<T, Fault>,
     ) -> Result<T> {
-        let mut guard = self.connection();
+        let free = match self.connection.try_lock() {
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Ok(guard) => Some(guard),
+        };
+        let mut guard = free.unwrap_or_else(|| held(&self.second));
         let connection = self.opened(&mut guard)?;
-        ask(connection).map_err(|fault| self.error(operation, fault))
+        let asked = || {
+            // Ended by what is dropped: there is nothing to commit.
+            let _snapshot = Open::begin(connection, "BEGIN")?;
+            ask(connection)
+        };
+        asked().map_err(|fault| self.error(operation, fault))
     }
 
     /// Changes, alone among all processes; when `change` fails nothing is changed.
@@ -95,13 +107,13 @@ impl Database {
         durability: Durability,
         change: impl FnOnce(&Connection) -> std::result::Result<T, Fault>,
     ) -> Result<T> {
-        let mut guard = self.connection();
+        let mut guard = held(&self.connection);
         let connection = self.opened(&mut guard)?;
         let run = || {
             if durability == Durability::Flushed {
                 connection.pragma_update(None, "synchronous", "FULL")?;
             }
-            let transaction = Open::begin(connection)?;
+            let transaction = Open::begin(connection, "BEGIN IMMEDIATE")?;
             let changed = change(connection)?;
             transaction.commit()?;
             Ok(changed)
@@ -117,14 +129,9 @@ impl Database {
     /// Moves the log into the database and empties it, unless another process is using it: whoever opens the database next
     /// reads the whole log first.
     pub(crate) fn empty_log(&self) -> Result<()> {
-        let mut guard = self.connection();
+        let mut guard = held(&self.connection);
         let connection = self.opened(&mut guard)?;
         empty_log(connection).map_err(|e| Error::database("empty the log", &self.path, e))
-    }
-
-    fn connection(&self) -> MutexGuard<'_, Option<Connection>> {
-        // A thread that panicked in a transaction has rolled it back.
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn opened<'a>(&self, guard: &'a mut Option<Connection>) -> Result<&'a mut Connection> {
@@ -208,6 +215,11 @@ impl Database {
     }
 }
 
+fn held(connection: &Mutex<Option<Connection>>) -> MutexGuard<'_, Option<Connection>> {
+    // A thread that panicked in a transaction has rolled it back.
+    connection.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Makes an older database one of this version, and gives the version that it then has.
 fn migrate(connection: &mut Connection) -> rusqlite::Result<i64> {
     let of = |connection: &Connection| connection.pragma_query_value(None, "user_version", |row| row.get(0));
@@ -238,9 +250,8 @@ fn execute(connection: &Connection, statement: &str) -> rusqlite::Result<()> {
 struct Open<'c>(&'c Connection);
 
 impl Open<'_> {
-    /// Begins a write.
-    fn begin(connection: &Connection) -> rusqlite::Result<Open<'_>> {
-        execute(connection, "BEGIN IMMEDIATE").map(|()| Open(connection))
+    fn begin<'c>(connection: &'c Connection, statement: &str) -> rusqlite::Result<Open<'c>> {
+        execute(connection, statement).map(|()| Open(connection))
     }
 
     fn commit(self) -> rusqlite::Result<()> {
@@ -292,4 +303,34 @@ pub(crate) fn signed(size: u64) -> i64 {
 /// A count of bytes, or a time, from a column's value.
 pub(crate) fn unsigned(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(index).map(|size| u64::try_from(size).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use super::*;
+
+    fn users(connection: &Connection) -> std::result::Result<i64, Fault> {
+        Ok(connection.query_row("SELECT count(*) FROM tag_history", [], |row| row.get(0))?)
+    }
+
+    #[test]
+    fn who_asks_does_not_wait_for_who_writes() {
+        let root = tempfile::tempdir().expect("there is room for a folder");
+        let database = Database::new(&Layout::new(root.path()));
+        let (asked, hears) = mpsc::channel();
+        thread::scope(|scope| {
+            let write = database.write("write", Durability::Lazy, |connection| {
+                connection.execute("DELETE FROM records", [])?;
+                let database = &database;
+                scope.spawn(move || asked.send(database.read("ask", users).expect("it can be read")));
+                // Ended by an error if the one who asks waits for this one's end.
+                let found = hears.recv_timeout(Duration::from_secs(60));
+                found.map_err(|why| Fault::Row { what: "answer", why: why.to_string() })
+            });
+            assert_eq!(write.expect("the other has its answer meanwhile"), 0);
+        });
+        assert_eq!(database.read("ask", users).expect("it can be read"), 0);
+    }
 }
