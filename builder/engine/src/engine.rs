@@ -156,6 +156,7 @@ impl Engine {
         if let (Ok(outcome), Some(request)) = (&built, again) {
             memo::keep(&effects, request, outcome, self.jobs, cancel).await;
         }
+        effects.wait_for_ends();
         effects.keep_steps();
         let built = built.map_err(|error| Failed::of(error, &effects));
         drop(effects);
@@ -258,6 +259,7 @@ impl Engine {
             roots: Roots::default(),
             marks: OnceLock::new(),
             spare: Mutex::default(),
+            ending: Mutex::default(),
             over: Cancel::new(),
             contents: Mutex::default(),
             exported: OnceLock::new(),

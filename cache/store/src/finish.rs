@@ -21,8 +21,7 @@ impl Store {
     /// Adds the layer that a step has made, named in the lease; where the same operation made the same content before, the
     /// earlier layer is the one that counts, and what was made now is removed.
     ///
-    /// `folder` is as for [`Store::commit_layer`]. `settle` is called when all that can be done without it is done, and
-    /// returns when nobody has anything mounted on the folder any more.
+    /// `folder` is as for [`Store::commit_layer`].
     ///
     /// # Errors
     /// The state folder cannot be written.
@@ -32,13 +31,12 @@ impl Store {
         layer: Layer,
         folder: &Path,
         made: Origin,
-        settle: impl FnOnce(),
     ) -> Result<ResultLayer> {
         let content = layer.content_digest();
         let aside = self.set_aside(lease, &layer, Some(folder))?;
         let op = made.op;
         let _guard = self.no_collector()?;
-        let added = self.change("add a step's result", Durability::Lazy, |contents| {
+        let (taken, fresh, counts) = self.change("add a step's result", Durability::Lazy, |contents| {
             let earlier = match origin(contents, &op, &content)? {
                 Some(earlier) if contents.has_layer(&earlier.layer)? => Some(earlier),
                 _ => None,
@@ -50,10 +48,7 @@ impl Store {
             };
             let counts = ResultLayer { layer: earlier.layer, created: Some(earlier.created) };
             Ok((Taken::default(), false, counts))
-        });
-        // Also where that failed: whoever made the folder may remove it then.
-        settle();
-        let (taken, fresh, counts) = added?;
+        })?;
         match fresh {
             true => {
                 lease.pin_folder(aside.id)?;

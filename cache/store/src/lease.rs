@@ -195,6 +195,11 @@ impl Lease {
         Ok(path)
     }
 
+    /// Removes such a folder before the lease ends; what cannot be removed goes with the lease.
+    pub fn remove_work_folder(&self, path: &Path) {
+        let _rest = remove::tree(path);
+    }
+
     /// Makes an empty file that only its owner reads. It is removed with the lease.
     ///
     /// # Errors

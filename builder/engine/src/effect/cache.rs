@@ -120,7 +120,6 @@ impl Effects {
 
     /// Keeps the layer that a step made on top of `below`, or adopts an equal one that the same operation made before. The
     /// record is still to be written.
-    /// `settle` returns when nothing is mounted on the folder any more.
     pub(crate) fn keep_layer(
         &self,
         job: &Job,
@@ -128,7 +127,6 @@ impl Effects {
         layer: Layer,
         folder: &Path,
         ran: &Ran,
-        settle: impl FnOnce(),
     ) -> Result<Made, Cause> {
         let op = OpDigest::of(&job.vertex.op).digest();
         let inputs = match &job.definition {
@@ -138,7 +136,7 @@ impl Effects {
         let origin = Origin { op, created: self.clock.now().epoch() };
         let mut result = below.to_vec();
         let many = layer.entries.len() >= MANY_ENTRIES;
-        let kept = self.store.finish_step(&self.lease, layer, folder, origin, settle)?;
+        let kept = self.store.finish_step(&self.lease, layer, folder, origin)?;
         result.push(kept);
         let record = self.record_of(job, op, &inputs, result.clone(), ran);
         let record = record.map(|record| self.store.late_record(&self.lease, record));

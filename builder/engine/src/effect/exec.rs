@@ -5,7 +5,7 @@ use std::{
     fs,
     os::unix::{ffi::OsStringExt, fs::PermissionsExt},
     path::{Path, PathBuf},
-    sync::PoisonError,
+    sync::{MutexGuard, PoisonError},
 };
 
 use graph::{Exec, Security};
@@ -51,6 +51,22 @@ pub(crate) struct Outfit {
     pub(crate) mounts: Mounts,
 }
 
+/// Folders of steps between two of them.
+#[derive(Default)]
+pub(crate) struct Spare {
+    /// What the next step will write to.
+    ready: Option<Writable>,
+    /// Work folders of steps that are over.
+    worn: Vec<PathBuf>,
+}
+
+/// What is left of a step while the build goes on.
+pub(crate) struct Ending {
+    ended: Option<Ended>,
+    /// The work folder of its overlay.
+    work: Option<PathBuf>,
+}
+
 impl Effects {
     /// Runs a process on the layers of its root input, and keeps what it wrote as one more.
     pub(crate) fn exec(&self, exec: &Exec, job: &Job) -> Result<Made, Cause> {
@@ -87,12 +103,16 @@ impl Effects {
         self.check_rewritten(job, &layer, &below.stack)?;
         let ran = Ran { started, took };
         let made = is_copied.then(|| layer.id());
-        // Before this build hears of the layer: what was mounted on its folder is gone then.
-        let finished = self.keep_layer(job, base.as_layers(), layer, &folder, &ran, move || drop(ended))?;
+        let finished = self.keep_layer(job, base.as_layers(), layer, &folder, &ran)?;
         let kept = finished.result.as_layers().last();
-        if let (Ground::Copied(root), Some(made), Some(kept)) = (ground, made, kept) {
-            self.keep_root(root, made, kept)?;
-        }
+        let work = match (ground, made, kept) {
+            (Ground::Stacked(Writable { work, .. }), ..) => Some(work),
+            (Ground::Copied(root), Some(made), Some(kept)) => {
+                self.keep_root(root, made, kept).map(|()| None)?
+            }
+            (Ground::Copied(_), ..) => None,
+        };
+        self.ending().push(Ending { ended, work });
         Ok(finished)
     }
 
@@ -165,6 +185,7 @@ impl Effects {
         let (logs, stdout, stderr) = Logs::open(&self.sink, &self.clock, job.digest)?;
         let stdio = Stdio::Streams { stdin: None, stdout, stderr };
         let furnished = self.furnish(spec, mounts)?;
+        self.wait_for_ends();
         let started = match (&self.zygote, furnished.as_ref().map_or(&*spec, |(_, without)| without)) {
             (Some(zygote), spec) => zygote.start(spec, stdio),
             (None, spec) => sandbox::start(spec, stdio),
@@ -215,8 +236,8 @@ impl Effects {
 
     /// Folders for what a process writes. The upper one is the root that the process sees: it looks as the one below.
     pub(crate) fn writable(&self, below: &Mounted) -> Result<Writable, Cause> {
-        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let writable = spare.map_or_else(|| self.new_writable(), Ok)?;
+        let ready = self.spare().ready.take();
+        let writable = ready.map_or_else(|| self.new_writable(), Ok)?;
         if let Some((_, root)) = below.stack.lookup(&tree::LayerPath::root()) {
             let upper = &writable.upper;
             self.chown(upper, root.uid, root.gid).map_err(Cause::io("chown", upper))?;
@@ -230,13 +251,36 @@ impl Effects {
         Ok(Writable { upper: self.lease.new_folder()?, work: self.lease.new_work_folder()? })
     }
 
-    /// Makes the folders that the next step will write to, while this one runs and nobody waits for them.
+    /// Makes the folders that the next step will write to, and removes what earlier ones have left, while this one runs and
+    /// nobody waits.
     fn make_spare(&self) {
-        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        if spare.is_none() {
+        let mut spare = self.spare();
+        if spare.ready.is_none() {
             // Where they cannot be made, the next step will say why.
-            *spare = self.new_writable().ok();
+            spare.ready = self.new_writable().ok();
         }
+        let worn = std::mem::take(&mut spare.worn);
+        drop(spare);
+        worn.iter().for_each(|work| self.lease.remove_work_folder(work));
+    }
+
+    /// Waits until the kernel has taken apart what it still has of steps that are over: nobody else has a layer mounted when
+    /// the next step is put upon it.
+    pub(crate) fn wait_for_ends(&self) {
+        let mut ending = self.ending();
+        let works = ending.drain(..).filter_map(|Ending { ended, work }| {
+            drop(ended);
+            work
+        });
+        self.spare().worn.extend(works);
+    }
+
+    fn ending(&self) -> MutexGuard<'_, Vec<Ending>> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Spare> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the step's folder, where the layers below lack it.

@@ -38,7 +38,7 @@ impl Effects {
         }
         let upper = self.lease.new_folder()?;
         write_plan(planned.plan(), planned.inputs(), &upper, self.upper_form())?;
-        self.keep_layer(job, below, planned.into_layer(), &upper, &ran, || ())
+        self.keep_layer(job, below, planned.into_layer(), &upper, &ran)
     }
 }
 

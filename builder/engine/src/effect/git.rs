@@ -84,7 +84,7 @@ impl Effects {
             Ok(bare.check_out(resolved, commit, &tree, &self.lease.new_folder()?)?)
         })?;
         let layer = diff(&root, &Stack::default(), OverlayXattrs::default(), &NoHashCache)?;
-        self.keep_layer(job, &[], layer, &root, &Ran { started, took: store::Took::default() }, || ())
+        self.keep_layer(job, &[], layer, &root, &Ran { started, took: store::Took::default() })
     }
 
     /// Does something with a commit that was fetched. A copy of the repository that is damaged is made anew, once.

@@ -55,7 +55,7 @@ use std::{
 
 use graph::{Ingredient, Op, Source, Vertex};
 use oci::{Digest, Epoch};
-use sandbox::{Cgroups, Mode, Writable, Zygote, net::Networks};
+use sandbox::{Cgroups, Mode, Zygote, net::Networks};
 use solver::DefinitionKey;
 use store::{Lease, LockName, Store, Waiting};
 use tree::LayerId;
@@ -118,8 +118,10 @@ pub(crate) struct Effects {
     /// Where roots are copies, whether a layer's folder can hold overlayfs's marks; where they are stacked, whether one lacks
     /// them.
     pub(crate) marks: OnceLock<bool>,
-    /// Folders that were made for the next step.
-    pub(crate) spare: Mutex<Option<Writable>>,
+    /// Folders of steps between two of them.
+    pub(crate) spare: Mutex<exec::Spare>,
+    /// What is left of steps that are over.
+    pub(crate) ending: Mutex<Vec<exec::Ending>>,
     /// Set when the build ends or is stopped: for work that belongs to no vertex.
     pub(crate) over: Cancel,
     /// Content digests of layers that were asked for: a base's is the same at every step.

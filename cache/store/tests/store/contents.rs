@@ -328,7 +328,7 @@ fn a_step_ends_with_a_layer_and_then_a_record() {
     let finish = |name: &str, created, mtime| {
         let (_, made) = layer(&lease, "x");
         let manifest = manifest("x", mtime);
-        let kept = store.finish_step(&lease, manifest, &made, origin(created), || ()).expect("finished");
+        let kept = store.finish_step(&lease, manifest, &made, origin(created)).expect("finished");
         assert!(!made.exists(), "taken or removed");
         let late = store.late_record(&lease, Record { result: vec![kept], ..record(name, &[]) });
         // Whoever asks for it waits until it is written, or will not be.
