@@ -3,10 +3,10 @@
 
 The same Dockerfiles through several builders, phase by phase: cold (the builder knows nothing), noop (again, nothing
 changed, the archive is there), noop-new (again, the archive is gone), edit (one file of the context changed). Every phase
-ends with an OCI archive on disk. Builders take turns, run by run, so that the machine's drift hits all of them; what was
-written before is flushed before each timing, and nothing is removed between two timings. For each: wall seconds, processor
-seconds and peak memory of all that the builder started, and the size of the archive. All stands on a new file system, in a file
-in BENCH_DIR (disk.py)."""
+ends with an OCI archive on disk. Builders take turns, run by run, so that the machine's drift hits all of them; before each
+timing what was written is flushed and what will be read is in memory, and nothing is removed between two timings. For each:
+wall seconds, processor seconds and peak memory of all that the builder started, and the size of the archive. All stands on a
+new file system, in a file in BENCH_DIR (disk.py)."""
 import argparse
 import contextlib
 import json
@@ -14,6 +14,7 @@ import os
 import platform
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -40,17 +41,18 @@ def attempt(results, row, what):
     results.append(row)
 
 
-def read_all(folder):
-    """So that no builder reads from the disk what the next one finds in memory."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.read_bytes()
+def read_all(*paths):
+    """So that no builder reads from the disk what another found in memory: there are kernels that give back to their host what
+    nobody has read for some seconds (DAMON), and so whoever waits longer while others take their turn."""
+    with subprocess.Popen(["find", "-L", *paths, "-type", "f", "-print0"], stdout=subprocess.PIPE) as found:
+        subprocess.run(["xargs", "-0", "cat"], stdin=found.stdout, stdout=subprocess.DEVNULL, check=True)
 
 
 def one_phase(builder, phase, context, out):
     if phase in ("cold", "noop-new"):
         out.unlink(missing_ok=True)
     builder.before(out)
+    read_all(context, *builder.programs)
     row = measured(builder.meter, builder.build(context, out), builder.env)
     return row | {"archive_bytes": out.stat().st_size}
 
@@ -59,7 +61,6 @@ def measure(builders, floors, work, names, runs):
     results = []
     for name in names:
         context, edit = workloads.ALL[name](work / "contexts")
-        read_all(context)
         for run in range(runs):
             # Another one begins each time.
             turn = [builders[(i + run) % len(builders)] for i in range(len(builders))]

@@ -2,6 +2,7 @@
 state folder. The old ones stay until all is measured; disk.py says why."""
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -33,6 +34,11 @@ class Builder:
     def _next_state(self):
         self.states += 1
         return self.work / f"{self.name.replace(' ', '')}-state-{os.getpid()}-{self.states}"
+
+    @property
+    def programs(self):
+        """Files, and folders of them, that are executed for a build."""
+        return [shutil.which(self.exe)]
 
     def run(self, argv):
         done = subprocess.run([str(a) for a in argv], env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -123,6 +129,10 @@ class Docker(Builder):
         store = "containerd's" if self.env.get("CONTAINERD_STORE", "true") == "true" else "its own"
         self.version = (f"Docker {server['Version']}, BuildKit {buildkit}, {_words(['docker', 'buildx', 'version'], self.env)}, "
                         f"with {store} image store")
+
+    @property
+    def programs(self):
+        return [self.dir / "root" / "usr", shutil.which("runc")]
 
     def _start(self):
         self.run([HERE.parent / "peers" / "docker.sh", "start", self.dir])
