@@ -156,7 +156,7 @@ impl Engine {
         if let (Ok(outcome), Some(request)) = (&built, again) {
             memo::keep(&effects, request, outcome, self.jobs, cancel).await;
         }
-        effects.wait_for_ends();
+        effects.wait_for_ends(|_| true);
         effects.keep_steps();
         let built = built.map_err(|error| Failed::of(error, &effects));
         drop(effects);

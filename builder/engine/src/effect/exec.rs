@@ -1,6 +1,7 @@
 //! `RUN`: a process on a snapshot; what it wrote is the new layer.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs,
     os::unix::{ffi::OsStringExt, fs::PermissionsExt},
@@ -15,7 +16,7 @@ use sandbox::{
     CapabilitySet, Group, Ids, ResourceLimit, SecretBytes, Snapshots, Spec, Stdio, User, Writable,
 };
 use store::Took;
-use tree::Identity;
+use tree::{Identity, LayerId};
 
 use super::{
     Effects, Job,
@@ -62,6 +63,8 @@ pub(crate) struct Spare {
 
 /// What is left of a step while the build goes on.
 pub(crate) struct Ending {
+    /// The layer that it has made.
+    layer: Option<LayerId>,
     ended: Option<Ended>,
     /// The work folder of its overlay.
     work: Option<PathBuf>,
@@ -112,7 +115,8 @@ impl Effects {
             }
             (Ground::Copied(_), ..) => None,
         };
-        self.ending().push(Ending { ended, work });
+        let layer = finished.result.as_layers().last().map(|kept| kept.layer);
+        self.ending().push(Ending { layer, ended, work });
         Ok(finished)
     }
 
@@ -185,7 +189,9 @@ impl Effects {
         let (logs, stdout, stderr) = Logs::open(&self.sink, &self.clock, job.digest)?;
         let stdio = Stdio::Streams { stdin: None, stdout, stderr };
         let furnished = self.furnish(spec, mounts)?;
-        self.wait_for_ends();
+        let inputs = job.inputs.iter().flat_map(|(input, _)| input.as_layers());
+        let layers: BTreeSet<LayerId> = inputs.map(|kept| kept.layer).collect();
+        self.wait_for_ends(|ending| ending.layer.is_some_and(|layer| layers.contains(&layer)));
         let started = match (&self.zygote, furnished.as_ref().map_or(&*spec, |(_, without)| without)) {
             (Some(zygote), spec) => zygote.start(spec, stdio),
             (None, spec) => sandbox::start(spec, stdio),
@@ -264,15 +270,14 @@ impl Effects {
         worn.iter().for_each(|work| self.lease.remove_work_folder(work));
     }
 
-    /// Waits until the kernel has taken apart what it still has of steps that are over: nobody else has a layer mounted when
-    /// the next step is put upon it.
-    pub(crate) fn wait_for_ends(&self) {
-        let mut ending = self.ending();
-        let works = ending.drain(..).filter_map(|Ending { ended, work }| {
+    /// Waits until the kernel has taken apart what it still has of these steps, which are over: nobody else has a layer mounted
+    /// when the next step is put upon it.
+    pub(crate) fn wait_for_ends(&self, of: impl Fn(&Ending) -> bool) {
+        let ending: Vec<Ending> = self.ending().extract_if(.., |ending| of(ending)).collect();
+        for Ending { ended, work, .. } in ending {
             drop(ended);
-            work
-        });
-        self.spare().worn.extend(works);
+            self.spare().worn.extend(work);
+        }
     }
 
     fn ending(&self) -> MutexGuard<'_, Vec<Ending>> {
