@@ -38,6 +38,9 @@ use crate::{
 /// gives the dump to a program (`core_pattern` with a `|`) even where the limit is 0, and only there; not where it is 1.
 const NO_CORE_DUMP: ResourceLimit = ResourceLimit { resource: sandbox::Resource::Core, soft: 1, hard: 1 };
 
+/// So many steps are left to the kernel at most: each holds descriptors.
+const MOST_ENDING: usize = 16;
+
 /// What `hostname` says in a step that names none.
 pub(crate) const HOST_NAME: &str = "buildkitsandbox";
 
@@ -117,6 +120,9 @@ impl Effects {
         };
         let layer = finished.result.as_layers().last().map(|kept| kept.layer);
         self.ending().push(Ending { layer, ended, work });
+        if self.ending().len() > MOST_ENDING {
+            self.wait_for_ends(|_| true);
+        }
         Ok(finished)
     }
 
