@@ -177,7 +177,8 @@ mod tests {
             fs::create_dir(&path).map(|()| path.clone()).map_err(Cause::io("create", path))
         };
         kits.make_ready(new).expect("made");
-        sleep(Duration::from_millis(15));
+        // Longer than the clock of a file system may stand still.
+        sleep(Duration::from_millis(50));
         let root = folder.path().join("root");
         fs::create_dir(&root).expect("made");
         let open = openat(CWD, &root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).expect("it is there");
