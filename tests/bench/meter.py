@@ -2,6 +2,7 @@
 
 A control group counts them whole, however many processes there are and whoever waits for them. Where this machine lets
 nobody make one, there are no numbers rather than wrong ones."""
+import contextlib
 import os
 import subprocess
 import threading
@@ -138,9 +139,9 @@ class Peak:
             self.thread.join()
 
 
-def measured(meter, argv, env):
-    """Runs a command in the meter's group: wall seconds, processor seconds, peak memory. What it said is in the error if
-    it fails.
+def measured(meter, argv, env, looks=True):
+    """Runs a command in the meter's group: wall seconds, processor seconds, and peak memory if it `looks`, which takes some
+    processor time of its own. What the command said is in the error if it fails.
 
     The process is in its group and waits before the clock starts: to enter a group takes milliseconds, which are not the
     builder's. What was written before is flushed meanwhile, so that it is nobody's either."""
@@ -148,11 +149,11 @@ def measured(meter, argv, env):
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=meter.enter)
     os.sync()
     before = meter.seconds()
-    with Peak(meter) as peak:
+    with Peak(meter) if looks else contextlib.nullcontext() as peak:
         started = time.monotonic()
         said, _ = process.communicate(b"go\n")
         wall = time.monotonic() - started
     cpu = None if before is None else meter.seconds() - before
     if process.returncode:
         raise RuntimeError(f"{argv[0]} exited {process.returncode}\n{said.decode(errors='replace')[-1500:]}")
-    return {"wall_seconds": wall, "cpu_seconds": cpu, "peak_memory_bytes": peak.bytes}
+    return {"wall_seconds": wall, "cpu_seconds": cpu, "peak_memory_bytes": peak.bytes if looks else None}
