@@ -1,7 +1,6 @@
 //! `RUN`: a process on a snapshot; what it wrote is the new layer.
 
 use std::{
-    collections::BTreeSet,
     ffi::OsString,
     fs,
     os::unix::{ffi::OsStringExt, fs::PermissionsExt},
@@ -118,8 +117,7 @@ impl Effects {
             }
             (Ground::Copied(_), ..) => None,
         };
-        let layer = finished.result.as_layers().last().map(|kept| kept.layer);
-        self.ending().push(Ending { layer, ended, work });
+        self.ending().push(Ending { layer: kept.map(|kept| kept.layer), ended, work });
         if self.ending().len() > MOST_ENDING {
             self.wait_for_ends(|_| true);
         }
@@ -195,9 +193,10 @@ impl Effects {
         let (logs, stdout, stderr) = Logs::open(&self.sink, &self.clock, job.digest)?;
         let stdio = Stdio::Streams { stdin: None, stdout, stderr };
         let furnished = self.furnish(spec, mounts)?;
-        let inputs = job.inputs.iter().flat_map(|(input, _)| input.as_layers());
-        let layers: BTreeSet<LayerId> = inputs.map(|kept| kept.layer).collect();
-        self.wait_for_ends(|ending| ending.layer.is_some_and(|layer| layers.contains(&layer)));
+        self.wait_for_ends(|ending| {
+            let mut inputs = job.inputs.iter().flat_map(|(input, _)| input.as_layers());
+            inputs.any(|kept| ending.layer == Some(kept.layer))
+        });
         let started = match (&self.zygote, furnished.as_ref().map_or(&*spec, |(_, without)| without)) {
             (Some(zygote), spec) => zygote.start(spec, stdio),
             (None, spec) => sandbox::start(spec, stdio),
