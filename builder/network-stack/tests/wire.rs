@@ -257,10 +257,7 @@ fn a_wire_that_loses_frames_loses_no_byte() {
 #[test]
 fn an_end_that_is_lost_comes_again() {
     let (_stack, wire, dialed) = handed();
-    send(&wire, &segment(1, 0, 2), SendFlags::empty()).expect("it is there");
-    let mut buffer = vec![0; 1 << 17];
-    assert!(answer_into(&wire, &mut buffer).is_some(), "it is answered");
-    let theirs = u32::from_be_bytes(buffer[HEADER + 24..HEADER + 28].try_into().expect("four"));
+    let theirs = begin(&wire, 1);
     let heard_all_but_that = segment(2, theirs + 1, 0x10);
     send(&wire, &heard_all_but_that, SendFlags::empty()).expect("it is there");
     let world = dialed.recv().expect("it was dialed");
@@ -306,10 +303,7 @@ fn one_who_gives_up_before_the_world_answers_leaves_nothing() {
 #[test]
 fn the_last_words_of_a_step_arrive() {
     let (stack, wire, dialed) = handed();
-    send(&wire, &segment(1, 0, 2), SendFlags::empty()).expect("it is there");
-    let mut buffer = vec![0; 1 << 17];
-    assert!(answer_into(&wire, &mut buffer).is_some(), "it is answered");
-    let theirs = u32::from_be_bytes(buffer[HEADER + 24..HEADER + 28].try_into().expect("four"));
+    let theirs = begin(&wire, 1);
     let last = with_text(segment(2, theirs + 1, 0x19), b"that was all");
     send(&wire, &last, SendFlags::empty()).expect("it is there");
     stack.forget();
@@ -330,10 +324,7 @@ fn with_text(mut segment: Vec<u8>, text: &[u8]) -> Vec<u8> {
 #[test]
 fn what_is_in_vain_is_not_waited_for() {
     let (stack, wire, dialed) = handed();
-    send(&wire, &segment(1, 0, 2), SendFlags::empty()).expect("it is there");
-    let mut buffer = vec![0; 1 << 17];
-    assert!(answer_into(&wire, &mut buffer).is_some(), "it is answered");
-    let theirs = u32::from_be_bytes(buffer[HEADER + 24..HEADER + 28].try_into().expect("four"));
+    let theirs = begin(&wire, 1);
     // More than the world takes, which does not read.
     for sequence in (2..200_000).step_by(60_000) {
         let said = with_text(segment(sequence, theirs + 1, 0x10), &[7; 60_000]);
@@ -377,10 +368,8 @@ fn a_slow_world_hears_all_of_one_that_has_ended() {
 #[test]
 fn what_the_world_said_before_it_broke_off_arrives() {
     let (_stack, wire, world) = over_tcp();
-    send(&wire, &segment(1, 0, 2), SendFlags::empty()).expect("it is there");
+    let theirs = begin(&wire, 1);
     let mut buffer = vec![0; 1 << 17];
-    assert!(answer_into(&wire, &mut buffer).is_some(), "it is answered");
-    let theirs = u32::from_be_bytes(buffer[HEADER + 24..HEADER + 28].try_into().expect("four"));
     let said = |sequence: u32, text: &[u8]| {
         let mut frame = segment(sequence, theirs + 1, 0x18);
         frame.extend(text);
@@ -410,11 +399,7 @@ fn what_the_world_said_before_it_broke_off_arrives() {
 fn a_step_that_has_forgotten_a_connection_makes_another() {
     let (_stack, wire, dialed) = handed();
     for sequence in [1, 70_000] {
-        send(&wire, &segment(sequence, 0, 2), SendFlags::empty()).expect("it is there");
-        let mut buffer = vec![0; 1 << 17];
-        assert!(answer_into(&wire, &mut buffer).is_some(), "it is answered");
-        assert_eq!(buffer[HEADER + 33] & 0x12, 0x12, "{sequence}");
-        let theirs = u32::from_be_bytes(buffer[HEADER + 24..HEADER + 28].try_into().expect("four"));
+        let theirs = begin(&wire, sequence);
         // All is said; the world goes on.
         send(&wire, &segment(sequence + 1, theirs + 1, 0x11), SendFlags::empty()).expect("it is there");
         assert_eq!(answer(&wire).map(|flags| flags & 0x17), Some(0x10), "{sequence}");
@@ -433,6 +418,15 @@ fn segment(sequence: u32, acknowledged: u32, flags: u8) -> Vec<u8> {
     frame.extend(acknowledged.to_be_bytes());
     frame.extend([0x50, flags, 255, 255, 0, 0, 0, 0]);
     frame
+}
+
+/// Begins a connection, and gives the number that the stack begins with.
+fn begin(wire: &OwnedFd, sequence: u32) -> u32 {
+    send(wire, &segment(sequence, 0, 2), SendFlags::empty()).expect("it is there");
+    let mut buffer = vec![0; 1 << 17];
+    assert!(answer_into(wire, &mut buffer).is_some(), "it is answered");
+    assert_eq!(buffer[HEADER + 33] & 0x12, 0x12, "it is told that it began: {sequence}");
+    u32::from_be_bytes(buffer[HEADER + 24..HEADER + 28].try_into().expect("four"))
 }
 
 /// The flags of the next segment that comes.
