@@ -139,7 +139,8 @@ it the medians of the processor seconds, and the first run's peak resident memor
 builder started, its daemon and its steps included. Memory is not looked at in the other runs, for that takes processor time.
 Before each timing what was written is flushed to disk, the context and the builder's programs are read into memory, and memory
 for what will be written is taken and freed: a virtual machine gives its host back what it does not use. A cold build has a new
-state folder (Docker a new daemon, warmed up by a build of something else), and nothing is removed between two timings. All of it, Docker's data too, is on a new ext4 with a journal, as `mkfs.ext4` makes it, in a file of the machine's disk.
+state folder (Docker a new daemon, warmed up by a build of something else), and nothing is removed between two timings. All of
+it, Docker's data too, is on a new ext4 with a journal, as `mkfs.ext4` makes it, in a file of the machine's disk.
 
 {on(document)}
 """)
