@@ -10,7 +10,6 @@ new file system, in a file in BENCH_DIR (disk.py)."""
 import argparse
 import contextlib
 import json
-import mmap
 import os
 import platform
 import signal
@@ -51,17 +50,21 @@ def read_all(*paths):
 
 # Of a context's size: what a builder reads of it, and what it writes to its state and to the archive.
 OFTEN = 3
+# Of a small context: what its steps write, and the builders' own.
+LEAST_MEMORY_BYTES = 256 << 20
 # Whoever needs more waits for more than memory.
 MOST_MEMORY_BYTES = 3 << 30
+PIECE = bytes(128 << 10)
 
 
-def own_memory(context):
-    """Takes what memory a build will need, and frees it again: a virtual machine has given much of it back to its host, and
-    whoever is the first to use it then waits for the host, 5 µs a page."""
+def own_memory(context, folder):
+    """Takes what memory a build will need for files, and frees it again: a virtual machine has given much of it back to its
+    host, and whoever is the first to use it then waits for the host, several µs a page. By a file, as the builders do: memory
+    that a process had for itself is not what a file gets next."""
     size = OFTEN * sum(path.stat().st_size for path in context.rglob("*") if path.is_file())
-    take = ("import mmap, sys; mmap.mmap(-1, int(sys.argv[1]), "
-            "flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)")
-    subprocess.run([sys.executable, "-c", take, str(max(mmap.PAGESIZE, min(size, MOST_MEMORY_BYTES)))], check=True)
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        for _ in range(0, min(max(size, LEAST_MEMORY_BYTES), MOST_MEMORY_BYTES), len(PIECE)):
+            file.write(PIECE)
 
 
 def one_phase(builder, phase, context, out, looks):
@@ -70,7 +73,7 @@ def one_phase(builder, phase, context, out, looks):
     builder.before(out)
     os.sync()
     read_all(context, *builder.programs)
-    own_memory(context)
+    own_memory(context, out.parent)
     row = measured(builder.meter, builder.build(context, out), builder.env, looks)
     return row | {"archive_bytes": out.stat().st_size}
 
