@@ -11,8 +11,8 @@ use oci::{Digest, Hasher};
 use tree::LayerId;
 
 use crate::{
-    Codec, Error, LayerBlob, Lease, Result, Store, contents::drop_rest, database::Durability,
-    layer_blob::add_form, layout::Kind, lease::Pin,
+    Codec, Error, Growing, LayerBlob, Lease, Result, Store, ahead::Ahead, contents::drop_rest,
+    database::Durability, layer_blob::add_form, layout::Kind, lease::Pin,
 };
 
 /// A blob in the state folder.
@@ -39,9 +39,12 @@ pub struct NewBlob {
     store: Store,
     lease: Lease,
     path: PathBuf,
-    file: File,
-    size_bytes: u64,
+    file: Growing,
+    ahead: Ahead,
 }
+
+/// Most blobs are small, and made one after the other.
+const SMALL_BYTES: u64 = 1 << 20;
 
 /// `oci::Hasher` says nothing about itself.
 struct Hashing(Hasher);
@@ -99,7 +102,8 @@ impl Store {
     /// The lease's folder cannot be written.
     pub fn new_blob(&self, lease: &Lease) -> Result<NewBlob> {
         let (path, file) = lease.new_file()?;
-        Ok(NewBlob { store: self.clone(), lease: lease.clone(), path, file, size_bytes: 0 })
+        let file = Growing::new(file, SMALL_BYTES);
+        Ok(NewBlob { store: self.clone(), lease: lease.clone(), path, file, ahead: Ahead::default() })
     }
 
     /// Adds a blob whose bytes are in memory.
@@ -169,7 +173,7 @@ impl Store {
 impl BlobWriter {
     /// How much was written so far, in bytes.
     pub fn size_bytes(&self) -> u64 {
-        self.new.size_bytes
+        self.new.file.size()
     }
 
     /// Adds what was written to the state folder, named in the lease. A blob that is there already stays as it is.
@@ -177,7 +181,7 @@ impl BlobWriter {
     /// # Errors
     /// [`Error::DigestMismatch`] when it is not what was `expected`; the state folder cannot be written.
     pub fn commit(self, expected: Option<&Digest>) -> Result<BlobFile> {
-        let (actual, size_bytes) = (self.hasher.0.finish(), self.new.size_bytes);
+        let (actual, size_bytes) = (self.hasher.0.finish(), self.new.file.size());
         if let Some(expected) = expected.filter(|expected| **expected != actual) {
             return Err(Error::DigestMismatch { expected: *expected, actual, size_bytes });
         }
@@ -202,19 +206,21 @@ impl NewBlob {
     ///
     /// # Errors
     /// The state folder cannot be written.
-    pub fn commit(self, digest: &Digest) -> Result<BlobFile> {
-        self.store.adopt_blob(&self.lease, &self.path, digest, self.size_bytes)
+    pub fn commit(mut self, digest: &Digest) -> Result<BlobFile> {
+        let size_bytes = self.end()?;
+        self.store.adopt_blob(&self.lease, &self.path, digest, size_bytes)
     }
 
     /// As [`NewBlob::commit`], of a blob that is this layer: both are known from then on.
     ///
     /// # Errors
     /// The state folder cannot be written.
-    pub fn commit_as(self, layer: &LayerId, codec: &Codec, form: &LayerBlob) -> Result<()> {
+    pub fn commit_as(mut self, layer: &LayerId, codec: &Codec, form: &LayerBlob) -> Result<()> {
+        let size_bytes = self.end()?;
         let (store, lease, digest) = (&self.store, &self.lease, form.blob.digest());
         let _guard = store.no_collector()?;
         let taken = store.change("add a layer's blob", Durability::Lazy, |contents| {
-            let taken = contents.add(lease, Kind::Blob, &digest, self.size_bytes, &self.path)?;
+            let taken = contents.add(lease, Kind::Blob, &digest, size_bytes, &self.path)?;
             add_form(contents, layer, codec, form)?;
             Ok(taken)
         })?;
@@ -222,12 +228,18 @@ impl NewBlob {
         lease.pin(Pin::Layer(*layer))?;
         if taken { Ok(()) } else { drop_rest(&self.path) }
     }
+
+    /// Ends the file, and says how many bytes it has.
+    fn end(&mut self) -> Result<u64> {
+        let ended = self.file.end().map_err(|e| Error::io("write", &self.path, e));
+        ended.map(|(_, size_bytes)| size_bytes)
+    }
 }
 
 impl Write for NewBlob {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
-        self.size_bytes += written as u64;
+        self.ahead.grown(self.file.file(), self.file.size());
         Ok(written)
     }
 

@@ -12,6 +12,7 @@
 //!
 //! All calls are synchronous and may block on the disk or on another process.
 
+mod ahead;
 mod answer;
 mod blob;
 mod blocks;
@@ -27,6 +28,7 @@ mod filter;
 mod finish;
 mod flock;
 mod format;
+mod growing;
 mod hash_cache;
 mod image;
 mod keep;
@@ -66,6 +68,7 @@ pub use error::{Error, Result};
 pub use filter::{BadFilter, Filter};
 pub use finish::LateRecord;
 pub use format::{FORMAT, IdMap};
+pub use growing::Growing;
 pub use hash_cache::{HashCache, KnownFiles, StatKey};
 pub use image::{ImageLayer, ImageRow, TagChange};
 pub use keep::Kept;

@@ -17,7 +17,7 @@ use rustix::{
     io::Errno,
     time::{ClockId, clock_gettime},
 };
-use store::StatKey;
+use store::{Growing, StatKey};
 
 use crate::error::Cause;
 
@@ -53,10 +53,12 @@ pub(crate) fn write(
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(Cause::io("make the folder", folder))?;
     let aside = Aside::create(folder).map_err(failed("write"))?;
-    let mut out = BufWriter::with_capacity(DIRECT, aside);
+    let growing = Growing::new(aside.file().try_clone().map_err(failed("write"))?, 0);
+    let mut out = BufWriter::with_capacity(DIRECT, growing);
     write(&mut out)?;
-    let aside = out.into_inner().map_err(|error| failed("write")(error.into_error()))?;
-    let own = aside.settle();
+    let mut growing = out.into_inner().map_err(|error| failed("write")(error.into_error()))?;
+    growing.end().map_err(failed("write"))?;
+    let own = settle(aside.file());
     aside.name(path).map_err(failed("rename"))?;
     Ok(own.and_then(|own| look(path).filter(|now| StatKey { ctime_ns: now.ctime_ns, ..own } == *now)))
 }
@@ -114,23 +116,11 @@ impl Aside {
         }
     }
 
-    /// What the file is known by, when the clock that the kernel stamps files with has gone on since the last write. None on
-    /// file systems that count whole seconds, and where the clock stands still.
-    fn settle(&self) -> Option<StatKey> {
-        let file = match self {
+    fn file(&self) -> &File {
+        match self {
             Aside::Nameless(file) => file,
             Aside::Named(file) => file.as_file(),
-        };
-        let own = key(&file.metadata().ok()?);
-        let tries = if own.mtime_ns % SECOND_NS == 0 { 0 } else { LONGEST_TICK_MS };
-        for _ in 0..tries {
-            let now = clock_gettime(ClockId::RealtimeCoarse);
-            if now.tv_sec.saturating_mul(SECOND_NS).saturating_add(now.tv_nsec) > own.mtime_ns {
-                return Some(own);
-            }
-            thread::sleep(Duration::from_millis(1));
         }
-        None
     }
 
     /// Gives the file its name, in place of what has it now.
@@ -153,17 +143,19 @@ impl Aside {
     }
 }
 
-impl Write for Aside {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Aside::Nameless(file) => file.write(bytes),
-            Aside::Named(file) => file.write(bytes),
+/// What a file is known by, when the clock that the kernel stamps files with has gone on since the last write. None on
+/// file systems that count whole seconds, and where the clock stands still.
+fn settle(file: &File) -> Option<StatKey> {
+    let own = key(&file.metadata().ok()?);
+    let tries = if own.mtime_ns % SECOND_NS == 0 { 0 } else { LONGEST_TICK_MS };
+    for _ in 0..tries {
+        let now = clock_gettime(ClockId::RealtimeCoarse);
+        if now.tv_sec.saturating_mul(SECOND_NS).saturating_add(now.tv_nsec) > own.mtime_ns {
+            return Some(own);
         }
+        thread::sleep(Duration::from_millis(1));
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    None
 }
 
 fn unsupported(error: &io::Error) -> bool {
