@@ -1,6 +1,7 @@
 //! Laws of ignore files that hold for all patterns and paths.
 
 use dockerfile::ignore::Ignore;
+use dockerfile_parser::text;
 use proptest::prelude::*;
 
 /// Patterns and paths of few letters, so that they meet.
@@ -14,6 +15,21 @@ fn path() -> impl Strategy<Value = String> {
 
 fn excludes(patterns: &[String], path: &str) -> bool {
     Ignore::new(patterns).expect("patterns").excludes(path.as_bytes())
+}
+
+/// The pattern that means this name alone, as a pattern's text is written within a program.
+fn literally(name: &str) -> String {
+    let escaped: String = name.chars().flat_map(|c| ['\\', c]).collect();
+    text::decode(escaped.as_bytes()).into_owned()
+}
+
+/// Of the range that stands for bytes which are no UTF-8.
+#[test]
+fn a_name_of_private_characters_is_a_name() {
+    for name in ["\u{10FF80}", "a\u{10FFFF}b"] {
+        let ignore = Ignore::new(&[literally(name)]).expect("a pattern");
+        assert!(ignore.excludes(name.as_bytes()) && !ignore.excludes(b"\x80") && !ignore.excludes(b"a\xFFb"));
+    }
 }
 
 proptest! {
@@ -66,9 +82,8 @@ proptest! {
 
     #[test]
     fn a_literal_excludes_itself_and_what_is_below(name in "[^/\0]{1,8}", below in "[a-z]{1,3}") {
-        let escaped: String = name.chars().flat_map(|c| ['\\', c]).collect();
         let usual = !matches!(&*name, "." | "..") && name.trim() == name;
-        if usual && let Ok(ignore) = Ignore::new(&[escaped]) {
+        if usual && let Ok(ignore) = Ignore::new(&[literally(&name)]) {
             let (inside, beside) = (format!("{name}/{below}"), format!("{name}{below}"));
             prop_assert!(ignore.excludes(name.as_bytes()) && ignore.excludes(inside.as_bytes()));
             prop_assert!(!ignore.excludes(beside.as_bytes()));
